@@ -1,0 +1,3 @@
+drop table user_roles;
+drop table role_permissions;
+drop table roles;

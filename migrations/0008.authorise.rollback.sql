@@ -1,0 +1,1 @@
+drop function authorise(bigint, bigint, text, boolean);

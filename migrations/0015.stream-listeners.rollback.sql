@@ -1,0 +1,3 @@
+drop function live_sessions(bigint[], bigint[]);
+drop function announce_streams(uuid, bigint[], integer[]);
+drop table stream_listeners;

@@ -1,0 +1,13 @@
+-- Trigram indexes are not leakproof, so under row security they would not be used: a definer function looks
+-- the words up, filters on the tenant itself and gives back ids alone.
+set local lock_timeout = '5s';
+
+create function search_property_ids(in_patterns text[], in_limit integer) returns setof bigint
+language sql stable security definer set search_path = pg_catalog, public, pg_temp
+begin atomic
+    select id from properties
+    where organization_id = current_organization_id() and deleted_at is null and search_text like all (in_patterns)
+    limit in_limit;
+end;
+revoke all on function search_property_ids(text[], integer) from public;
+grant execute on function search_property_ids(text[], integer) to reos_app;
