@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import orjson
@@ -21,8 +21,8 @@ from reos.errors import DatabaseError, OverloadedError
 from reos.settings import Settings
 from reos.sql import Statement
 
-Connection = asyncpg.Connection | PoolConnectionProxy
-Record = asyncpg.Record
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+Record: TypeAlias = asyncpg.Record
 
 ACQUIRE_TIMEOUT = 5.0  # seconds that a request waits for a connection
 MAX_WAITING = 2000  # requests that may wait for one at a time, in one process

@@ -206,3 +206,13 @@ class OverloadedError(ReosError):
     @property
     def type(self) -> str:
         return "DatabaseError"
+
+
+def from_constraint(name: str | None, error: Exception) -> ReosError | Exception:
+    """The domain error of a broken constraint, by the constraint's name; the error itself for others."""
+    known = {
+        "login_identities_pkey": ResourceAlreadyExistsError("A user with this email address exists already."),
+        "roles_name_key": ResourceAlreadyExistsError("A role with this name exists already."),
+        "organizations_slug_key": ResourceAlreadyExistsError("An organisation with this slug exists already."),
+    }
+    return known.get(name or "", error)

@@ -1,0 +1,1 @@
+drop function distance_km(float8, float8, float8, float8);

@@ -1,0 +1,77 @@
+"""create_app(settings): wires pools, blueprints, middleware and error handlers; nothing else."""
+
+from __future__ import annotations
+
+from sanic import Sanic
+from sanic.config import Config
+
+from reos.auth.signing import Signer
+from reos.context import Context
+from reos.db import Database
+from reos.events import Hub
+from reos.handlers import BLUEPRINTS
+from reos.integrations.storage import make_storage
+from reos.middleware import cors, errors, requests
+from reos.middleware.bodies import MAX_UPLOAD_BYTES, MULTIPART_OVERHEAD
+from reos.middleware.rate_limit import RateLimiter
+from reos.settings import Settings
+
+
+def create_app(settings: Settings, name: str = "reos") -> Sanic:
+    """The web application of one process; it opens its connections when the server starts."""
+    config = Config(
+        {
+            "REQUEST_MAX_SIZE": max(MAX_UPLOAD_BYTES + MULTIPART_OVERHEAD, settings.max_body_bytes) + 1024,
+            "REQUEST_TIMEOUT": 30,
+            "RESPONSE_TIMEOUT": 90,
+            "KEEP_ALIVE_TIMEOUT": 75,
+            "GRACEFUL_SHUTDOWN_TIMEOUT": 10.0,
+            "PROXIES_COUNT": settings.proxies_count or None,
+            "ACCESS_LOG": False,
+            "FALLBACK_ERROR_FORMAT": "json",
+            "OAS": False,
+        },
+        load_env=False,
+    )
+    app = Sanic(name, config=config, configure_logging=False, strict_slashes=False)
+    app.ctx.settings = settings
+    app.ctx.draining = False
+    errors.install(app)
+    requests.install(app, settings)
+    cors.install(app, settings)
+    for blueprint in BLUEPRINTS:
+        app.blueprint(blueprint)
+    app.before_server_start(open_parts)
+    app.before_server_stop(stop_streams)
+    app.after_server_stop(close_parts)
+    return app
+
+
+async def open_parts(app: Sanic) -> None:
+    """Connect to what the service needs. Raises when Postgres cannot be reached."""
+    settings: Settings = app.ctx.settings
+    database = await Database.connect(settings)
+    limiter = RateLimiter(database, settings)
+    await limiter.start()
+    hub = Hub(settings, database)
+    await hub.start()
+    app.ctx.context = Context(
+        settings=settings,
+        database=database,
+        signer=Signer(settings.jwt_secret_key),
+        limiter=limiter,
+        storage=make_storage(settings),
+        hub=hub,
+    )
+
+
+async def stop_streams(app: Sanic) -> None:
+    """Tell the event streams to reconnect elsewhere, so that they do not hold the shutdown."""
+    app.ctx.draining = True
+    await app.ctx.context.hub.stop()
+
+
+async def close_parts(app: Sanic) -> None:
+    context: Context = app.ctx.context
+    await context.limiter.stop()
+    await context.database.close()

@@ -1,0 +1,22 @@
+"""What the processes' parts share: made once at the start, handed to every request and job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from reos.auth.signing import Signer
+from reos.db import Database
+from reos.settings import Settings
+
+
+@dataclass(slots=True)
+class Context:
+    """The wired parts of a web process."""
+
+    settings: Settings
+    database: Database
+    signer: Signer
+    limiter: Any
+    storage: Any
+    hub: Any

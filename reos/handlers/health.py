@@ -1,0 +1,107 @@
+"""Is the service alive, ready, healthy? Outside the rate limit and without auth."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sanic import Blueprint, HTTPResponse, Request
+
+import reos
+from reos import encoding
+from reos.context import Context
+from reos.queries import health as queries
+
+bp = Blueprint("health")
+
+SERVICE = "Real Estate OS API"
+CHECK_TIMEOUT = 3.0  # seconds
+Details = dict[str, Any]
+
+
+def _json(content: Any, status: int = 200) -> HTTPResponse:
+    return HTTPResponse(encoding.dumps(content), status, content_type="application/json")
+
+
+@bp.route("/healthz", methods=["GET", "HEAD"])
+async def healthz(request: Request) -> HTTPResponse:
+    """The process answers."""
+    return _json({"status": "ok"})
+
+
+@bp.route("/live", methods=["GET", "HEAD"])
+async def live(request: Request) -> HTTPResponse:
+    """The process answers; what Kubernetes calls liveness."""
+    return _json({"status": "ok"})
+
+
+@bp.route("/ready", methods=["GET", "HEAD"])
+async def ready(request: Request) -> HTTPResponse:
+    """Whether traffic may come: not while starting or draining, not without the database."""
+    context: Context | None = getattr(request.app.ctx, "context", None)
+    if context is None:
+        return _json({"status": "starting"}, 503)
+    if request.app.ctx.draining:
+        return _json({"status": "draining"}, 503)
+    check = await _run(lambda: _database(context))
+    is_ready = check["status"] != "unhealthy"
+    return _json({"status": "ready" if is_ready else "unavailable"}, 200 if is_ready else 503)
+
+
+@bp.route("/health", methods=["GET", "HEAD"])
+async def health(request: Request) -> HTTPResponse:
+    """Every part with its state. Details never hold an address or a secret."""
+    started = time.perf_counter()
+    context: Context = request.app.ctx.context
+    names = ("database", "jobs", "storage")
+    results = await asyncio.gather(
+        _run(lambda: _database(context)), _run(lambda: _jobs(context)), _run(lambda: _storage(context))
+    )
+    checks = dict(zip(names, results, strict=True))
+    if checks["database"]["status"] == "unhealthy":
+        status = "unhealthy"
+    else:
+        status = "healthy" if all(c["status"] == "healthy" for c in results) else "degraded"
+    content = {
+        "status": status,
+        "timestamp": datetime.now(UTC),
+        "service": SERVICE,
+        "version": reos.__version__,
+        "checks": checks,
+        "response_time_ms": _elapsed(started),
+    }
+    return _json(content, 503 if status == "unhealthy" else 200)
+
+
+async def _run(check: Callable[[], Awaitable[tuple[str, Details]]]) -> dict[str, Any]:
+    """A check's state, its time and its details; whatever it raises is unhealthy."""
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT):
+            status, details = await check()
+    except Exception as error:
+        status, details = "unhealthy", {"error": type(error).__name__}
+    return {"status": status, "response_time_ms": _elapsed(started), "details": details}
+
+
+async def _database(context: Context) -> tuple[str, Details]:
+    async with context.database.acquire() as conn:
+        migrations = await queries.count_migrations(conn)
+    return "healthy", {"connection": "ok", "query_test": "ok", "migrations": migrations}
+
+
+async def _jobs(context: Context) -> tuple[str, Details]:
+    async with context.database.acquire() as conn:
+        row = await queries.get_job_health(conn)
+    return "healthy" if row["workers"] else "degraded", dict(row)
+
+
+async def _storage(context: Context) -> tuple[str, Details]:
+    return "healthy", {**await context.storage.check(), "connection": "ok"}
+
+
+def _elapsed(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 2)

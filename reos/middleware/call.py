@@ -1,0 +1,125 @@
+"""What a handler is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from sanic import Request
+from sanic.request.form import File
+
+from reos import encoding
+from reos.auth.guard import Principal
+from reos.db import Connection
+from reos.errors import AuthenticationError, PreconditionFailedError
+from reos.queries.events import AuditEntry, Event
+
+if TYPE_CHECKING:
+    from reos.context import Context
+
+
+def etag_of(body: bytes) -> str:
+    """The strong entity tag of a JSON body: a digest of its bytes."""
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
+
+
+def tag_matches(header: str, etag: str) -> bool:
+    """Whether an If-Match or If-None-Match list names the tag. Weak tags in it never match strongly."""
+    return any(part.strip() == etag for part in header.split(","))
+
+
+@dataclass(slots=True)
+class Answer:
+    """A status, the JSON content (None: no body) and headers."""
+
+    status: int
+    content: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+NO_CONTENT = Answer(204)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way: who asks, the connection inside its transaction, and what it collects.
+
+    `audit()` and `publish()` only collect; the pipeline writes both in the transaction's last statement.
+    """
+
+    request: Request
+    context: Context
+    principal: Principal | None = None
+    connection: Connection | None = None
+    file: File | None = None
+    prepared: Any = None
+    audits: list[AuditEntry] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    is_precondition_checked: bool = False
+
+    @property
+    def conn(self) -> Connection:
+        """The connection inside the request's transaction."""
+        assert self.connection is not None, "this endpoint has no transaction at this point"
+        return self.connection
+
+    @property
+    def user_id(self) -> int:
+        if self.principal is None:
+            raise AuthenticationError
+        return self.principal.user_id
+
+    @property
+    def client_address(self) -> str:
+        """The client's address, through as many proxies as PROXIES_COUNT says."""
+        return str(self.request.client_ip)
+
+    @property
+    def user_agent(self) -> str | None:
+        agent = self.request.headers.get("user-agent")
+        return "".join(c for c in agent if c.isprintable())[:500] if agent else None
+
+    def audit(
+        self,
+        action: str,
+        resource_type: str,
+        resource_id: int | None,
+        changes: dict[str, list[Any]] | None = None,
+        *,
+        user_id: int | None = None,
+    ) -> None:
+        """Collect an audit row; the user is the principal's unless given."""
+        self.audits.append(
+            AuditEntry(
+                action=action,
+                resource_type=resource_type,
+                resource_id=resource_id,
+                changes=changes or {},
+                user_id=user_id or (self.principal.user_id if self.principal else None),
+                ip_address=self.client_address,
+                user_agent=self.user_agent,
+                request_id=self.request.ctx.request_id,
+            )
+        )
+
+    def publish(self, type: str, resource_id: int | None, data: Any) -> None:
+        """Collect an event; the resource's type is the first part of the event's."""
+        self.events.append(
+            Event(type=type, resource_type=type.partition(".")[0], resource_id=resource_id, data=data)
+        )
+
+    def if_match(self, current: Mapping[str, Any] | Any) -> None:
+        """Compare If-Match with what GET would give now. The row must be locked before.
+
+        Raises PreconditionFailedError (412).
+        """
+        self.is_precondition_checked = True
+        header = self.request.headers.get("if-match")
+        if header and header.strip() != "*" and not tag_matches(header, etag_of(encoding.dumps(current))):
+            raise PreconditionFailedError
+
+    def created(self, content: Any, location: str) -> Answer:
+        """201 with the whole resource and where it is."""
+        return Answer(201, content, {"Location": location})

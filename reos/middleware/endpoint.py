@@ -1,0 +1,341 @@
+"""The way of every API request, and the registry of all endpoints.
+
+    @post(bp, "/properties", "property:create", response=Property)
+    async def create_property(call: Call, body: PropertyCreate) -> Answer: ...
+
+The decorator reads the handler's annotations: `body` and `query` name the models, every other argument is
+an id of the path. The order of refusals is 401, 413/415/400, 401/403, 422, 404, 412, 409.
+
+1. the token's signature, then the rate limit, then the body's bytes;
+2. one round trip begins the transaction and authorises;
+3. the models judge the query and the body;
+4. an Idempotency-Key is claimed, and the work runs in a savepoint;
+5. the handler works; what it audits and publishes is collected;
+6. one last statement writes what was collected, then COMMIT; then the bytes go out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import asyncpg
+from loguru import logger
+from sanic import Blueprint, HTTPResponse, Request
+
+from reos import encoding
+from reos.auth.guard import authenticate, begin_authorised, refusal
+from reos.context import Context
+from reos.db import Connection, tenant_transaction, transaction
+from reos.errors import (
+    AuthenticationError,
+    InsufficientPermissionsError,
+    PreconditionFailedError,
+    ReosError,
+    ResourceNotFoundError,
+    from_constraint,
+)
+from reos.middleware import idempotency
+from reos.middleware.bodies import Body, BodyKind, read_body
+from reos.middleware.call import Answer, Call, etag_of, tag_matches
+from reos.middleware.errors import error_content
+from reos.queries import events
+from reos.schemas.common import RequestModel, parse_query, validate
+
+PREFIX = "/api/v1"
+PUBLIC = "public"
+ANY_USER = None
+MAX_ID = 2**63 - 1
+
+Handler = Callable[..., Awaitable[Any]]
+Prepare = Callable[[Call, Any, dict[str, int]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One route: what it needs, takes and gives. The OpenAPI document is made from these."""
+
+    method: str
+    path: str  # with the prefix, ids as {property_id}
+    handler: Handler
+    permission: str | None  # PUBLIC, None (any user), or the permission's name
+    status: int
+    response: Any  # a model, list[model], Page[model] or None
+    body: type[RequestModel] | None
+    form: type[RequestModel] | None  # the fields beside `file` in multipart/form-data
+    query: type[RequestModel] | None
+    prepare: Prepare | None  # what must not hold a connection: runs between two short transactions
+    has_transaction: bool  # False: the handler opens its own
+    is_tagged: bool  # whether the answer carries what the resource's GET would give, and its tag
+    is_secret: bool  # whether a kept answer is encrypted
+    takes_body_optionally: bool
+
+    @property
+    def name(self) -> str:
+        return self.handler.__name__
+
+    @property
+    def is_read(self) -> bool:
+        return self.method == "GET"
+
+    @property
+    def takes_idempotency_key(self) -> bool:
+        return not self.is_read and self.has_transaction
+
+
+ENDPOINTS: list[Endpoint] = []
+
+
+def _route(method: str, bp: Blueprint, path: str, permission: str | None, **options: Any) -> Callable[[Handler], Handler]:
+    def register(handler: Handler) -> Handler:
+        hints = get_type_hints(handler)
+        endpoint = Endpoint(
+            method=method,
+            path=PREFIX + path,
+            handler=handler,
+            permission=permission,
+            status=options.get("status", {"POST": 201, "DELETE": 204}.get(method, 200)),
+            response=options.get("response"),
+            body=hints.get("body"),
+            form=options.get("form"),
+            query=hints.get("query"),
+            prepare=options.get("prepare"),
+            has_transaction=options.get("has_transaction", True),
+            is_tagged=options.get("is_tagged", method in ("GET", "PUT", "PATCH")),
+            is_secret=options.get("is_secret", False),
+            takes_body_optionally=options.get("takes_body_optionally", False),
+        )
+        ENDPOINTS.append(endpoint)
+
+        async def route(request: Request, **path_ids: str) -> HTTPResponse:
+            return await answer_request(endpoint, request, path_ids)
+
+        methods = ["GET", "HEAD"] if method == "GET" else [method]
+        route_path = PREFIX + path.replace("{", "<").replace("}", ">")
+        bp.add_route(route, route_path, methods=methods, name=f"{handler.__name__}_{method.lower()}", stream=True)
+        return handler
+
+    return register
+
+
+def get(bp: Blueprint, path: str, permission: str | None, **options: Any) -> Callable[[Handler], Handler]:
+    """A reading endpoint: READ ONLY transaction, ETag, 304; answers HEAD too."""
+    return _route("GET", bp, path, permission, **options)
+
+
+def post(bp: Blueprint, path: str, permission: str | None, **options: Any) -> Callable[[Handler], Handler]:
+    """A writing endpoint; 201 unless `status` says otherwise."""
+    return _route("POST", bp, path, permission, **options)
+
+
+def put(bp: Blueprint, path: str, permission: str | None, **options: Any) -> Callable[[Handler], Handler]:
+    """PUT and PATCH alike: both change only what is sent."""
+
+    def register(handler: Handler) -> Handler:
+        _route("PUT", bp, path, permission, **options)(handler)
+        return _route("PATCH", bp, path, permission, **options)(handler)
+
+    return register
+
+
+def delete(bp: Blueprint, path: str, permission: str | None, **options: Any) -> Callable[[Handler], Handler]:
+    """A removing endpoint: 204."""
+    return _route("DELETE", bp, path, permission, **options)
+
+
+def parse_id(text: str) -> int:
+    """A path id. Whatever is no positive 64-bit integer becomes 0, which no row has: the same 404."""
+    if text.isascii() and text.isdigit() and len(text) <= 19 and not text.startswith("0"):
+        number = int(text)
+        return number if number <= MAX_ID else 0
+    return 0
+
+
+async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[str, str]) -> HTTPResponse:
+    """Take a request through all stages, and once more when a schema change or a deadlock undid it."""
+    context: Context = request.app.ctx.context
+    call = Call(request, context)
+    await _admit(endpoint, call)
+    body = None if endpoint.is_read else await read_body(request, context.settings, _body_kind(endpoint))
+    ids = {name: parse_id(value) for name, value in path_ids.items()}
+    try:
+        try:
+            answer = await _attempt(endpoint, call, ids, body)
+        except (asyncpg.InvalidCachedStatementError, asyncpg.DeadlockDetectedError) as error:
+            logger.warning("The transaction runs again after: {}", error)
+            call.audits.clear()
+            call.events.clear()
+            answer = await _attempt(endpoint, call, ids, body)
+    except InsufficientPermissionsError:
+        await _audit_denied(endpoint, call)
+        raise
+    return _respond(endpoint, request, answer)
+
+
+def _body_kind(endpoint: Endpoint) -> BodyKind:
+    if endpoint.form is not None:
+        return BodyKind.JSON_OR_FILE
+    if endpoint.body is None:
+        return BodyKind.NONE
+    return BodyKind.OPTIONAL_JSON if endpoint.takes_body_optionally else BodyKind.JSON
+
+
+async def _admit(endpoint: Endpoint, call: Call) -> None:
+    """Verify the token's signature, then count: on the user, or on the address before log-in."""
+    request, limiter = call.request, call.context.limiter
+    refused: AuthenticationError | None = None
+    if endpoint.permission != PUBLIC:
+        try:
+            call.principal = authenticate(request, call.context.settings)
+            request.ctx.principal = call.principal
+        except AuthenticationError as error:
+            refused = error
+    key = f"user:{call.principal.user_id}" if call.principal else f"address:{call.client_address}"
+    allowance = await limiter.take(key)
+    request.ctx.rate_limit_headers = allowance.headers()
+    if not allowance.allowed:
+        raise allowance.error()
+    if refused:
+        raise refused
+
+
+async def _attempt(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Body | None) -> Answer:
+    """The stages from the transaction on."""
+    if not endpoint.has_transaction:
+        arguments = _arguments(endpoint, call, ids, body)
+        return _as_answer(endpoint, await endpoint.handler(call, **arguments))
+    claim = idempotency.read_key(endpoint, call, body)
+    if endpoint.prepare:
+        arguments, kept = await _prepare(endpoint, call, ids, body, claim)
+        if kept is not None:
+            return kept
+    async with call.context.database.acquire() as conn:
+        try:
+            async with transaction(conn, _begin(endpoint, call)):
+                call.connection = conn
+                if not endpoint.prepare:
+                    arguments = _arguments(endpoint, call, ids, body)
+                if claim:
+                    answer = await idempotency.answer_once(claim, call, lambda: _work(endpoint, call, arguments))
+                else:
+                    answer = await _work(endpoint, call, arguments)
+                await events.record_changes(conn, call.audits, call.events)
+        except asyncpg.PostgresError as error:
+            raise (refusal(error, endpoint.permission) or error) from error
+        finally:
+            call.connection = None
+    return answer
+
+
+def _begin(endpoint: Endpoint, call: Call) -> str:
+    if call.principal is None:
+        return "BEGIN READ ONLY" if endpoint.is_read else "BEGIN"
+    requires_verified = call.context.settings.require_verified_email and not endpoint.path.startswith(f"{PREFIX}/auth/")
+    return begin_authorised(
+        call.principal, endpoint.permission, read_only=endpoint.is_read, require_verified=requires_verified
+    )
+
+
+async def _prepare(
+    endpoint: Endpoint, call: Call, ids: dict[str, int], body: Body | None, claim: idempotency.Claim | None
+) -> tuple[dict[str, Any], Answer | None]:
+    """Authorise and validate in a short transaction, then do what must not hold a connection.
+
+    A kept answer is given at once, before the work that the preparation would be.
+    """
+    assert endpoint.prepare is not None
+    async with call.context.database.acquire() as conn:
+        try:
+            async with transaction(conn, _begin(endpoint, call)):
+                arguments = _arguments(endpoint, call, ids, body)
+                kept = await idempotency.find_kept(claim, conn, call) if claim else None
+        except asyncpg.PostgresError as error:
+            raise (refusal(error, endpoint.permission) or error) from error
+    if kept is None:
+        call.prepared = await endpoint.prepare(call, arguments.get("body"), ids)
+    return arguments, kept
+
+
+def _arguments(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Body | None) -> dict[str, Any]:
+    """The handler's arguments: path ids, and the query and body as their models. Raises ValidationError."""
+    arguments: dict[str, Any] = dict(ids)
+    if endpoint.query is not None:
+        arguments["query"] = parse_query(endpoint.query, call.request.args)
+    if body is not None and body.form is not None and endpoint.form is not None:
+        call.file = body.file
+        arguments["body"] = parse_query(endpoint.form, body.form)
+    elif endpoint.body is not None:
+        assert body is not None
+        arguments["body"] = validate(endpoint.body, body.json())
+    return arguments
+
+
+async def _work(endpoint: Endpoint, call: Call, arguments: dict[str, Any]) -> Answer:
+    """Run the handler; a broken constraint becomes the domain error of its name."""
+    try:
+        answer = _as_answer(endpoint, await endpoint.handler(call, **arguments))
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise from_constraint(error.constraint_name, error) from error
+    if endpoint.method in ("PUT", "PATCH", "DELETE") and not call.is_precondition_checked:
+        # The resource has no GET of its own, so no tag can match.
+        if call.request.headers.get("if-match", "*").strip() != "*":
+            raise PreconditionFailedError
+    return answer
+
+
+def _as_answer(endpoint: Endpoint, result: Any) -> Answer:
+    return result if isinstance(result, Answer) else Answer(endpoint.status, result)
+
+
+async def _audit_denied(endpoint: Endpoint, call: Call) -> None:
+    """A refused permission is audited in a transaction of its own, after the request's connection is back."""
+    assert call.principal is not None and endpoint.permission is not None
+    call.audits.clear()
+    call.events.clear()
+    call.audit("denied", endpoint.permission.partition(":")[0], None, {"permission": [None, endpoint.permission]})
+    principal = call.principal
+    async with tenant_transaction(call.context.database, principal.organization_id, principal.user_id) as conn:
+        await events.record_changes(conn, call.audits, [])
+
+
+def _respond(endpoint: Endpoint, request: Request, answer: Answer) -> HTTPResponse:
+    """The bytes: ETag and 304 for reads, the tag of the resource for writes that return one."""
+    headers = dict(answer.headers)
+    if isinstance(answer, idempotency.KeptAnswer):
+        return HTTPResponse(answer.content, answer.status, headers, content_type=_content_type(answer.content))
+    if answer.content is None:
+        return HTTPResponse(None, answer.status, headers)
+    body = encoding.dumps(answer.content)
+    if endpoint.is_read or (endpoint.is_tagged and answer.status < 300):
+        headers["ETag"] = etag_of(body)
+    if endpoint.is_read:
+        headers["Cache-Control"] = "private, no-cache"
+        headers["Vary"] = "Authorization"
+        none_match = request.headers.get("if-none-match")
+        if none_match and (none_match.strip() == "*" or tag_matches(none_match.replace("W/", ""), headers["ETag"])):
+            return HTTPResponse(None, 304, headers)
+    return HTTPResponse(body, answer.status, headers, content_type="application/json")
+
+
+def _content_type(body: bytes | None) -> str | None:
+    return "application/json" if body else None
+
+
+__all__ = [
+    "ANY_USER",
+    "ENDPOINTS",
+    "PUBLIC",
+    "Answer",
+    "Call",
+    "Connection",
+    "Endpoint",
+    "ReosError",
+    "ResourceNotFoundError",
+    "delete",
+    "error_content",
+    "get",
+    "post",
+    "put",
+]

@@ -1,0 +1,116 @@
+"""The one place that turns an exception into the error envelope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+from loguru import logger
+from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
+
+from reos import encoding
+from reos.errors import (
+    DatabaseError,
+    FileTooLargeError,
+    InternalServerError,
+    InvalidFileTypeError,
+    InvalidInputError,
+    MethodNotAllowedError,
+    ReosError,
+    RequestTimeoutError,
+    ResourceNotFoundError,
+)
+
+_BY_STATUS: dict[int, type[ReosError]] = {
+    400: InvalidInputError,
+    404: ResourceNotFoundError,
+    405: MethodNotAllowedError,
+    408: RequestTimeoutError,
+    413: FileTooLargeError,
+    415: InvalidFileTypeError,
+    416: InvalidInputError,
+    417: InvalidInputError,
+    503: DatabaseError,
+}
+
+# Postgres is away, restarting, out of connections, or ended the statement: try again later.
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+    TimeoutError,
+    OSError,
+)
+
+
+def error_content(error: ReosError, request_id: str) -> dict[str, Any]:
+    """The envelope of the contract."""
+    return {
+        "error": {
+            "type": error.type,
+            "message": error.message,
+            "details": error.details,
+            "request_id": request_id,
+        }
+    }
+
+
+def as_reos_error(error: BaseException) -> ReosError:
+    """The domain error that a client is told of; what is unexpected becomes InternalServerError."""
+    if isinstance(error, ReosError):
+        return error
+    if isinstance(error, SanicException):
+        return _from_sanic(error)
+    if isinstance(error, _UNAVAILABLE):
+        return DatabaseError(headers={"Retry-After": "1"})
+    return InternalServerError()
+
+
+def _from_sanic(error: SanicException) -> ReosError:
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is None:
+        return InvalidInputError(str(error)) if 400 <= error.status_code < 500 else InternalServerError()
+    headers: dict[str, str] = {}
+    if isinstance(error, MethodNotAllowed):
+        headers = {"Allow": ", ".join(sorted(error.headers.get("Allow", "").replace(" ", "").split(",")))}
+    message = None if isinstance(error, NotFound | MethodNotAllowed) else str(error) or None
+    return kind(message, headers=headers)
+
+
+def render(request: Request, error: ReosError) -> HTTPResponse:
+    """The response: the envelope, the error's headers, and WWW-Authenticate on 401."""
+    headers = dict(error.headers)
+    if error.status == 401:
+        headers.setdefault("WWW-Authenticate", "Bearer")
+    request_id = getattr(request.ctx, "request_id", "")
+    return HTTPResponse(
+        encoding.dumps(error_content(error, request_id)), error.status, headers, content_type="application/json"
+    )
+
+
+async def handle_exception(request: Request, error: Exception) -> HTTPResponse:
+    """Sanic's handler for everything that was raised."""
+    reos_error = as_reos_error(error)
+    if reos_error.status >= 500:
+        trace = logger.opt(exception=error)
+        if isinstance(reos_error, InternalServerError):
+            trace.error("{} {} failed", request.method, request.path)
+        else:
+            logger.warning("{} {} refused: {}: {}", request.method, request.path, type(error).__name__, error)
+    return render(request, reos_error)
+
+
+def install(app: Sanic) -> None:
+    app.exception(Exception)(handle_exception)
+
+
+__all__ = ["as_reos_error", "error_content", "handle_exception", "install", "render"]

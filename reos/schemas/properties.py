@@ -1,0 +1,248 @@
+"""Properties and what belongs to them: what a client may send, and what it gets."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from reos.schemas.common import (
+    DateOrTime,
+    HttpUrl,
+    ListQuery,
+    Metadata,
+    Money,
+    Page,
+    RequestModel,
+    ResponseModel,
+    decimal_number,
+    free_text,
+    int_range,
+    line,
+)
+
+PropertyType = Literal[
+    "single_family", "multi_family", "condo", "townhouse", "land", "commercial", "industrial", "mixed_use"
+]
+PropertyStatus = Literal["available", "under_contract", "sold", "rented", "off_market"]
+
+INT4_MAX = 2**31 - 1
+TEXT_LIMIT = 20_000  # characters of descriptions, notes and contents
+
+Address = line(500)
+City = line(100)
+State = line(50)
+ZipCode = line(20)
+Country = line(50)
+Latitude = decimal_number(10, 7, ge=-90, le=90)
+Longitude = decimal_number(10, 7, ge=-180, le=180)
+Count = int_range(0, INT4_MAX)
+Bathrooms = decimal_number(3, 1, ge=0)
+YearBuilt = int_range(1800, 2100)
+Description = free_text(TEXT_LIMIT, min_length=0)
+Content = free_text(TEXT_LIMIT, min_length=1)
+Features = Annotated[list[line(200)], Field(max_length=200)]  # type: ignore[valid-type]
+
+
+class PropertyCreate(RequestModel):
+    """A new property."""
+
+    address: Address
+    city: City
+    state: State
+    zip_code: ZipCode
+    country: Country = "USA"
+    latitude: Latitude | None = None
+    longitude: Longitude | None = None
+    property_type: PropertyType
+    status: PropertyStatus = "available"
+    price: Money | None = None
+    bedrooms: Count | None = None
+    bathrooms: Bathrooms | None = None
+    square_feet: Count | None = None
+    lot_size: Count | None = None
+    year_built: YearBuilt | None = None
+    description: Description | None = None
+    features: Features = Field(default_factory=list)
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class PropertyUpdate(RequestModel):
+    """What changes; a field that is absent keeps its value, null clears a nullable one."""
+
+    address: Address = Field(default=None)
+    city: City = Field(default=None)
+    state: State = Field(default=None)
+    zip_code: ZipCode = Field(default=None)
+    country: Country = Field(default=None)
+    latitude: Latitude | None = None
+    longitude: Longitude | None = None
+    property_type: PropertyType = Field(default=None)
+    status: PropertyStatus = Field(default=None)
+    price: Money | None = None
+    bedrooms: Count | None = None
+    bathrooms: Bathrooms | None = None
+    square_feet: Count | None = None
+    lot_size: Count | None = None
+    year_built: YearBuilt | None = None
+    description: Description | None = None
+    features: Features = Field(default=None)
+    metadata: Metadata = Field(default=None)
+
+
+class Property(ResponseModel):
+    """A property as every answer and event gives it."""
+
+    id: int
+    organization_id: int
+    address: str
+    city: str
+    state: str
+    zip_code: str
+    country: str
+    latitude: float | None
+    longitude: float | None
+    property_type: PropertyType
+    status: PropertyStatus
+    price: str | None
+    bedrooms: int | None
+    bathrooms: float | None
+    square_feet: int | None
+    lot_size: int | None
+    year_built: int | None
+    description: str | None
+    features: list[str]
+    metadata: dict[str, Any]
+    created_by: int | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+
+
+class PropertyItem(Property):
+    """A property in a list; with `near` it tells its distance."""
+
+    distance_km: float | None = None
+
+
+PropertyPage = Page[PropertyItem]
+
+
+class PropertyQuery(ListQuery):
+    """The list's filters."""
+
+    search: line(200, min_length=0) | None = None  # type: ignore[valid-type]
+    city: City | None = None
+    state: State | None = None
+    zip_code: ZipCode | None = None
+    property_type: PropertyType | None = None
+    status: PropertyStatus | None = None
+    min_price: Money | None = None
+    max_price: Money | None = None
+    min_bedrooms: Count | None = None
+    max_bedrooms: Count | None = None
+    min_bathrooms: Bathrooms | None = None
+    min_square_feet: Count | None = None
+    max_square_feet: Count | None = None
+    near: line(60) | None = Field(None, description="latitude,longitude")  # type: ignore[valid-type]
+    radius_km: decimal_number(8, 3, ge=0, le=20040) | None = None  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _radius_needs_near(self) -> PropertyQuery:
+        if self.radius_km is not None and self.near is None:
+            raise PydanticCustomError("radius_without_near", "radius_km needs near")
+        return self
+
+
+class ImageCreate(RequestModel):
+    """A picture that lies elsewhere."""
+
+    url: HttpUrl
+    title: line(200) | None = None  # type: ignore[valid-type]
+    description: Description | None = None
+    order: Count = 0
+    is_primary: bool = False
+
+
+class ImageUpload(RequestModel):
+    """The fields beside the file of an uploaded picture."""
+
+    title: line(200) | None = None  # type: ignore[valid-type]
+    description: Description | None = None
+    order: Count = 0
+    is_primary: bool = False
+
+
+class Image(ResponseModel):
+    """A picture of a property."""
+
+    id: int
+    property_id: int
+    url: str
+    thumbnail_url: str | None
+    title: str | None
+    description: str | None
+    order: int
+    is_primary: bool
+    created_by: int | None
+    created_at: datetime
+
+
+class ValuationCreate(RequestModel):
+    """What a property is said to be worth."""
+
+    value: Money
+    valuation_date: DateOrTime
+    source: line(100) | None = None  # type: ignore[valid-type]
+    notes: Description | None = None
+
+
+class Valuation(ResponseModel):
+    """A valuation."""
+
+    id: int
+    property_id: int
+    value: str
+    valuation_date: date
+    source: str | None
+    notes: str | None
+    created_by: int | None
+    created_at: datetime
+
+
+class NoteCreate(RequestModel):
+    """A note on a property."""
+
+    content: Content
+
+
+class Note(ResponseModel):
+    """A note."""
+
+    id: int
+    property_id: int
+    content: str
+    created_by: int | None
+    created_at: datetime
+
+
+class ActivityCreate(RequestModel):
+    """Something that happened around a property."""
+
+    activity_type: line(50)  # type: ignore[valid-type]
+    description: Content
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class Activity(ResponseModel):
+    """An activity."""
+
+    id: int
+    property_id: int
+    activity_type: str
+    description: str
+    metadata: dict[str, Any]
+    created_by: int | None
+    created_at: datetime
