@@ -31,7 +31,7 @@ def create_app(settings: Settings, name: str = "reos") -> Sanic:
             "FALLBACK_ERROR_FORMAT": "json",
             "OAS": False,
         },
-        load_env=False,
+        env_prefix=None,
     )
     app = Sanic(name, config=config, configure_logging=False, strict_slashes=False)
     app.ctx.settings = settings

@@ -179,7 +179,15 @@ class ExternalServiceError(ReosError):
 
 
 class EmailServiceError(ExternalServiceError):
-    """The mail server failed."""
+    """The mail server failed.
+
+    `temporary` says whether trying again may help; `unknown` that the server may have taken the mail all the same.
+    """
+
+    def __init__(self, message: str | None = None, *, temporary: bool = True, unknown: bool = False):
+        super().__init__(message)
+        self.temporary = temporary
+        self.unknown = unknown
 
 
 class SMSServiceError(ExternalServiceError):

@@ -71,6 +71,7 @@ class Endpoint:
     is_tagged: bool  # whether the answer carries what the resource's GET would give, and its tag
     is_secret: bool  # whether a kept answer is encrypted
     takes_body_optionally: bool
+    is_stream: bool = False  # the handler authorises, judges its query and writes its response itself
 
     @property
     def name(self) -> str:
@@ -100,16 +101,17 @@ def _route(method: str, bp: Blueprint, path: str, permission: str | None, **opti
             response=options.get("response"),
             body=hints.get("body"),
             form=options.get("form"),
-            query=hints.get("query"),
+            query=options.get("query", hints.get("query")),
             prepare=options.get("prepare"),
-            has_transaction=options.get("has_transaction", True),
-            is_tagged=options.get("is_tagged", method in ("GET", "PUT", "PATCH")),
+            has_transaction=options.get("has_transaction", not options.get("is_stream")),
+            is_tagged=options.get("is_tagged", method in ("GET", "PUT", "PATCH") and not options.get("is_stream")),
             is_secret=options.get("is_secret", False),
             takes_body_optionally=options.get("takes_body_optionally", False),
+            is_stream=options.get("is_stream", False),
         )
         ENDPOINTS.append(endpoint)
 
-        async def route(request: Request, **path_ids: str) -> HTTPResponse:
+        async def route(request: Request, **path_ids: str) -> HTTPResponse | None:
             return await answer_request(endpoint, request, path_ids)
 
         methods = ["GET", "HEAD"] if method == "GET" else [method]
@@ -153,11 +155,17 @@ def parse_id(text: str) -> int:
     return 0
 
 
-async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[str, str]) -> HTTPResponse:
-    """Take a request through all stages, and once more when a schema change or a deadlock undid it."""
+async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[str, str]) -> HTTPResponse | None:
+    """Take a request through all stages, and once more when a schema change or a deadlock undid it.
+
+    None: the handler of a stream has written the response.
+    """
     context: Context = request.app.ctx.context
     call = Call(request, context)
     await _admit(endpoint, call)
+    if endpoint.is_stream:
+        response: HTTPResponse | None = await endpoint.handler(call)
+        return response
     body = None if endpoint.is_read else await read_body(request, context.settings, _body_kind(endpoint))
     ids = {name: parse_id(value) for name, value in path_ids.items()}
     try:
@@ -186,7 +194,7 @@ async def _admit(endpoint: Endpoint, call: Call) -> None:
     """Verify the token's signature, then count: on the user, or on the address before log-in."""
     request, limiter = call.request, call.context.limiter
     refused: AuthenticationError | None = None
-    if endpoint.permission != PUBLIC:
+    if endpoint.permission != PUBLIC and not _brings_ticket(endpoint, request):
         try:
             call.principal = authenticate(request, call.context.settings)
             request.ctx.principal = call.principal
@@ -199,6 +207,11 @@ async def _admit(endpoint: Endpoint, call: Call) -> None:
         raise allowance.error()
     if refused:
         raise refused
+
+
+def _brings_ticket(endpoint: Endpoint, request: Request) -> bool:
+    """Whether a ticket stands in for the token, because a browser's EventSource cannot send headers."""
+    return endpoint.is_stream and "authorization" not in request.headers and "ticket" in request.args
 
 
 async def _attempt(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Body | None) -> Answer:

@@ -40,7 +40,7 @@ async def record_changes(conn: Connection, audits: list[AuditEntry], events: lis
 
 
 async def list_after(conn: Connection, event_id: int, limit: int) -> list[Record]:
-    """Up to `limit` events of the tenant with a higher number, in order."""
+    """Up to `limit` events of the tenant with a higher number, in order; fewer (at least one) when they are large."""
     return await fetch_all(conn, SQL.list_events_after, event_id, limit)
 
 
@@ -57,13 +57,21 @@ async def announce_streams(conn: Connection, process_id: UUID, connections: dict
 
 
 async def list_live_sessions(conn: Connection, sessions: list[tuple[int, int]]) -> list[Record]:
-    """The rows of those (organization_id, session_id) that are still alive, with their permissions."""
+    """The rows of those (organization_id, session_id) that are still alive, with their permissions.
+
+    `last_event_id` is the number of the organisation's newest event.
+    """
     return await fetch_all(conn, SQL.list_live_sessions, [o for o, _ in sessions], [s for _, s in sessions])
 
 
 async def count_streams(conn: Connection) -> int:
     """The tenant's open streams on all web processes."""
     return int(await fetch_value(conn, SQL.count_streams))
+
+
+async def probe(conn: Connection) -> None:
+    """A round trip. Raises when the connection is dead."""
+    await fetch_value(conn, SQL.probe)
 
 
 async def purge(conn: Connection, days: int) -> int:

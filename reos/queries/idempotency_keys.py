@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reos.db import Connection, Record, execute, fetch_one
+from reos.db import Connection, Record, execute, fetch_one, fetch_value
 from reos.sql import load
 
 SQL = load("idempotency_keys")
@@ -26,3 +26,8 @@ async def keep(
         await execute(conn, SQL.keep_answer, key, fingerprint, status, headers, body)
     else:
         await execute(conn, SQL.keep_public_answer, scope, key, fingerprint, status, headers, body)
+
+
+async def purge(conn: Connection) -> int:
+    """Remove the answers of all organisations that are older than 24 hours; how many there were."""
+    return int(await fetch_value(conn, SQL.purge_idempotency_keys))

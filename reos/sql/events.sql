@@ -23,8 +23,17 @@ select pg_notify('reos_events', c.organization_id || ':' || c.last_id)
 from counter c where c.listened_until > clock_timestamp()
 
 -- name: list_events_after :many
--- What a stream missed, or what a notification announced: a bounded page in commit order.
-select id, type, resource_type, data, created_at from events where id > $1 order by id limit $2
+-- What a stream missed, or what a notification announced: a page in commit order. It is bounded in bytes too (and
+-- has at least one row), because the data of one event may be as large as a request's body.
+select id, type, resource_type, data, created_at
+from (
+    select e.*, sum(octet_length(e.data::text)) over (order by e.id) - octet_length(e.data::text) as bytes_before
+    from (
+        select id, type, resource_type, data, created_at from events where id > $1 order by id limit $2
+    ) e
+) page
+where bytes_before < 524288
+order by id
 
 -- name: get_event_bounds :one
 -- Where the kept events start and end; a counter without events has an empty range.
@@ -35,12 +44,16 @@ select c.last_id, coalesce((select min(id) from events), c.last_id + 1) as first
 select announce_streams($1, $2, $3)
 
 -- name: list_live_sessions :many
--- Which of the streams' sessions still live, and what their users may read.
-select organization_id, session_id, user_id, permissions from live_sessions($1, $2)
+-- Which of the streams' sessions still live, what their users may read, and the newest event of their organisation.
+select organization_id, session_id, user_id, permissions, last_event_id from live_sessions($1, $2)
 
 -- name: count_streams :value
 -- Over all web processes that gave a sign of life within a minute.
 select coalesce(sum(connections), 0)::bigint from stream_listeners where seen_at > now() - interval '1 minute'
+
+-- name: probe :value
+-- A listening connection is silent for hours; this tells a quiet one from a dead one.
+select 1
 
 -- name: purge_events :value
 -- Days; the function refuses less than one.

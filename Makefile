@@ -1,0 +1,51 @@
+# Real Estate OS. Needs Python 3.11 or newer and make; everything else comes into .venv.
+# Paths stay relative and programs run as modules, so that the folder may have a space in its name.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PY := .venv/bin/python
+ARGS ?=
+
+.PHONY: run dev test check coverage reset lock
+
+run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
+	@exec $(PY) -m reos run
+
+dev: .venv/run.stamp ## the same, started again when a file changes
+	@exec $(PY) -m reos run --reload
+
+test: .venv/dev.stamp ## all tests; ARGS="-k name" for some
+	@$(PY) -m pytest $(ARGS)
+
+check: .venv/dev.stamp ## style, types, and who may import whom
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -q tests/test_imports.py
+
+coverage: .venv/dev.stamp ## the tests, and which lines they did not reach
+	@$(PY) -m coverage erase
+	@$(PY) -m coverage run -m pytest $(ARGS)
+	@$(PY) -m coverage combine -q
+	@$(PY) -m coverage report
+
+reset: .venv/run.stamp ## remove DATA_DIR with the embedded database, after asking
+	@$(PY) -m reos reset
+
+lock: .venv/dev.stamp ## pin what the environment has
+	@$(PY) tools/lock.py
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (set PYTHON=...)."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; $(PYTHON) is older (set PYTHON=...)."; exit 1; }
+	@"$(PYTHON)" -m venv .venv
+
+.venv/run.stamp: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing into .venv ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.lock .venv/run.stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,1 @@
+drop function defer_job(text, text, jsonb, text, text, timestamptz);

@@ -1,0 +1,245 @@
+"""The command line: `reos run`, `serve`, `worker`, `migrate`, `doctor`, `reset`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reos import embedded, migrate
+from reos.doctor import behind, examine
+from reos.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from reos.errors import ReosError
+from reos.migrate import MigrationError
+from reos.settings import Settings, SettingsError, load_settings
+
+
+class CommandError(Exception):
+    """A command cannot do what it was told. The message is one sentence that says why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. The exit code is 0, 1 (it failed, a sentence says why) or 2 (a wrong setting or argument)."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code = parsed.command(load_settings(), parsed)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (CommandError, EmbeddedPostgresError, MigrationError, ReosError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return int(code or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reos", description="Real Estate OS")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Callable[[Settings, argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    add("run", run, "all parts together, with an embedded Postgres unless DB_DSN is set").add_argument(
+        "--reload", action="store_true", help="start again when a source file changes"
+    )
+    add("serve", serve, "the HTTP servers alone")
+    add("worker", worker, "the job worker alone")
+    migrations = add("migrate", run_migrations, "bring the database up to date").add_mutually_exclusive_group()
+    migrations.add_argument("--down", type=int, metavar="N", help="undo the last N migrations")
+    migrations.add_argument("--list", action="store_true", help="show which are applied")
+    migrations.add_argument("--mark", metavar="NAME", help="record one as applied without running it")
+    migrations.add_argument("--new", metavar="NAME", help="write the files of a new one")
+    add("doctor", run_doctor, "look for what is wrong with the installation")
+    add("reset", reset, "remove DATA_DIR with the embedded database").add_argument(
+        "--yes", action="store_true", help="do not ask"
+    )
+    return parser
+
+
+# --- Commands ---------------------------------------------------------------------------------------------------
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Database, demo data, servers and worker; says where everything is once it is there."""
+    from reos.log import setup_logging
+
+    setup_logging(settings, "supervisor")
+    with _database(settings) as (resolved, postgres):
+        _bring_up_to_date(settings, resolved)
+        logins = _seed(settings, resolved)
+        outbox = settings.dev_outbox or ("dev_outbox" not in settings.model_fields_set and not settings.proxies_count)
+        environment = {"DB_DSN": resolved.db_dsn, "DEV_OUTBOX": str(outbox).lower()}
+        _supervise(
+            settings,
+            environment,
+            postgres,
+            with_worker=True,
+            reload=(lambda: _bring_up_to_date(settings, resolved)) if arguments.reload else None,
+            on_ready=lambda: _announce(settings, logins, outbox),
+        )
+
+
+def serve(settings: Settings, arguments: argparse.Namespace) -> None:
+    """The HTTP servers."""
+    from reos.log import setup_logging
+
+    setup_logging(settings, "supervisor")
+    with _database(settings) as (resolved, postgres):
+        _bring_up_to_date(settings, resolved)
+        _supervise(settings, {"DB_DSN": resolved.db_dsn}, postgres)
+
+
+def worker(settings: Settings, arguments: argparse.Namespace) -> None:
+    """The job worker, in this process."""
+    import uvloop
+
+    from reos.log import setup_logging
+
+    setup_logging(settings, "worker")
+    with _database(settings) as (resolved, _):
+        _bring_up_to_date(settings, resolved)
+        from reos.jobs.worker import run_worker
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_worker(resolved))
+
+
+def run_migrations(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Up, or what the options say."""
+    if arguments.new:
+        for path in migrate.new(arguments.new):
+            print(path)
+        return
+    with _database(settings) as (resolved, _):
+        owner_dsn = resolved.db_owner_dsn or resolved.db_dsn
+        if arguments.list:
+            applied = set(migrate.applied(owner_dsn))
+            for name in migrate.names():
+                print("applied" if name in applied else "pending", name)
+        elif arguments.mark:
+            print("marked", migrate.mark(owner_dsn, arguments.mark))
+        elif arguments.down is not None:
+            for name in migrate.migrate_down(owner_dsn, arguments.down):
+                print("undone", name)
+        else:
+            for name in migrate.migrate(owner_dsn, migrate.login_of(resolved.db_dsn)):
+                print("applied", name)
+            print("The database is up to date.")
+
+
+def run_doctor(settings: Settings, arguments: argparse.Namespace) -> int:
+    """One line for each thing looked at; 1 when something is at fault."""
+    with _database(settings) as (resolved, _):
+        findings = list(examine(resolved))
+    for finding in findings:
+        print(f"{finding.verdict:<7} {finding.text}")
+    return int(any(finding.verdict == "fault" for finding in findings))
+
+
+def reset(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Remove DATA_DIR and the embedded database, wherever its files are."""
+    directory = settings.data_dir.resolve()
+    question = f"Remove {directory} with the embedded database and all files? [y/N] "
+    if not arguments.yes and input(question).strip().lower() not in ("y", "yes"):
+        raise CommandError("Nothing was removed.")
+    if directory in (Path.cwd(), *Path.cwd().parents):
+        raise CommandError(f"DATA_DIR {directory} holds the present folder; it is not removed.")
+    embedded.remove(directory)
+    shutil.rmtree(directory)
+    print(f"{directory} is gone.")
+
+
+# --- What they share --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[tuple[Settings, EmbeddedPostgres | None]]:
+    """The settings with all DSNs filled in, and the embedded Postgres while it is the one."""
+    if not settings.is_embedded:
+        yield settings, None
+        return
+    with embedded.start(settings.data_dir) as postgres:
+        yield settings.model_copy(update={"db_dsn": postgres.dsn, "db_owner_dsn": postgres.owner_dsn}), postgres
+
+
+def _bring_up_to_date(settings: Settings, resolved: Settings) -> None:
+    """Migrate if that is wanted, else refuse to go on with a database that is behind."""
+    wanted = settings.is_embedded if settings.auto_migrate is None else settings.auto_migrate
+    if wanted:
+        owner_dsn = resolved.db_owner_dsn or resolved.db_dsn
+        if applied := migrate.migrate(owner_dsn, migrate.login_of(resolved.db_dsn)):
+            print(f"Applied {len(applied)} migrations, up to {applied[-1]}.", flush=True)
+    elif pending := migrate.pending(resolved.db_dsn):
+        raise CommandError(f"{behind(pending)} Run `reos migrate`.")
+
+
+def _seed(settings: Settings, resolved: Settings) -> list[tuple[str, str, str]]:
+    """Fill the embedded database with demo data; the log-ins of that: who, address, password.
+
+    Somebody's own database is filled only when SEED_DEMO was set on purpose.
+    """
+    wanted = settings.seed_demo and (settings.is_embedded or "seed_demo" in settings.model_fields_set)
+    if not wanted or importlib.util.find_spec("reos.seed") is None:
+        return []
+    seeder: Any = importlib.import_module("reos.seed")
+    asyncio.run(seeder.seed(resolved))
+    return list(seeder.DEMO_LOGINS)
+
+
+def _supervise(
+    settings: Settings,
+    environment: dict[str, str],
+    postgres: EmbeddedPostgres | None,
+    *,
+    with_worker: bool = False,
+    reload: Callable[[], None] | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    from reos import server
+    from reos.reload import Watcher
+
+    watcher = Watcher()
+
+    def keep() -> None:
+        if postgres is not None:
+            postgres.revive()
+        if reload is not None and watcher.has_changed():
+            print("A source file has changed.", flush=True)
+            reload()
+            supervisor.restart()
+
+    try:
+        children = server.web_children(server.bind_sockets(settings.host, settings.port, settings.workers))
+        if with_worker:
+            children.append(server.worker_child())
+        supervisor = server.Supervisor(children, environment, keep=keep, on_ready=on_ready, gives_up=reload is None)
+        supervisor.run()
+    except server.ServerError as error:
+        raise CommandError(str(error)) from error
+
+
+def _announce(settings: Settings, logins: list[tuple[str, str, str]], outbox: bool) -> None:
+    base = settings.base_url
+    lines = [("API", f"{base}/api/v1"), ("Docs", f"{base}/docs")]
+    if outbox and not settings.smtp_host:
+        lines.append(("Mails", f"{base}/dev/outbox"))
+    lines += [(who, f"{address}  {password}") for who, address, password in logins]
+    print("\nReal Estate OS is ready. Ctrl-C stops it.\n")
+    for name, value in lines:
+        print(f"  {name:<8} {value}")
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

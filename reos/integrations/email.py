@@ -1,0 +1,356 @@
+"""Mail: how a message is made, and the two ways out: a mail server, or files in an outbox directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import policy
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.utils import format_datetime, make_msgid
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Protocol, cast
+from uuid import uuid4
+
+import aiosmtplib
+import idna
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from reos.errors import EmailServiceError
+from reos.settings import Settings, SettingsError
+
+TIMEOUT = 20.0  # seconds for connecting and for each command
+MAX_IDLE = 4  # connections kept open between mails
+IDLE_SECONDS = 20.0  # servers hang up on idle clients, some after 30 s
+MAX_LISTED = 200  # mails that the outbox page shows
+PERMANENT_CODES = range(500, 600)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_SPECIAL = re.compile(r"[\s<>()\[\],;:\"\\]")  # what would need quotes in an address, which no mailbox of today has
+_OUTBOX_NAME = re.compile(r"\d{8}T\d{12}-[0-9a-f]{12}\.eml")
+
+
+class Mailer(Protocol):
+    """A way out for mails."""
+
+    async def send(self, message: EmailMessage) -> None:
+        """Hand a message over. Raises EmailServiceError, whose `temporary` says whether to try again."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is held open."""
+        ...
+
+
+def make_mailer(settings: Settings) -> Mailer:
+    """The mailer that the settings ask for. Raises SettingsError when they contradict each other."""
+    if settings.smtp_host:
+        return SmtpMailer(settings)
+    return OutboxMailer(outbox_directory(settings))
+
+
+# Making messages
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **values: object) -> tuple[str, str]:
+    """The text and the HTML of a template. Raises jinja2.UndefinedError for a value that is missing."""
+    text, html = (_templates().get_template(f"{template}.{kind}").render(values) for kind in ("txt", "html"))
+    return text.strip() + "\n", html
+
+
+def build_message(
+    settings: Settings,
+    *,
+    to: str,
+    subject: str,
+    text: str,
+    html: str,
+    headers: Mapping[str, str] | None = None,
+) -> EmailMessage:
+    """A complete message from the service to one address, as text and as HTML.
+
+    Raises ValueError for an address or a header with control characters in it (they could begin another header)
+    and for an address that is none.
+    """
+    message = EmailMessage(policy=policy.SMTP)
+    message["From"] = _address(settings.smtp_from_email, settings.smtp_from_name)
+    message["To"] = _address(to)
+    message["Subject"] = _plain(subject)
+    message["Date"] = format_datetime(datetime.now(UTC))
+    message["Message-ID"] = make_msgid(domain=settings.smtp_from_email.rpartition("@")[2] or "localhost")
+    for name, value in (headers or {}).items():
+        message[name] = _plain(value)
+    # Quoted-printable passes every server, also those without 8BITMIME, and keeps lines short.
+    message.set_content(text, cte="quoted-printable")
+    message.add_alternative(html, subtype="html", cte="quoted-printable")
+    return message
+
+
+def _plain(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("a mail header must not contain control characters")
+    return value
+
+
+def _address(address: str, name: str = "") -> Address:
+    """An address for a header, its domain as the DNS knows it (IDNA 2008). One with a bad form raises ValueError."""
+    local, _, domain = _plain(address).rpartition("@")
+    if not local or not domain or _SPECIAL.search(address):
+        raise ValueError("not an email address")
+    return Address(_plain(name), local, domain if domain.isascii() else idna.encode(domain, uts46=True).decode())
+
+
+# A mail server
+
+
+def tls_mode(settings: Settings) -> str:
+    """`tls`, `starttls` or `none`, where SMTP_TLS does not say: by the port, and never a log-in in the open.
+
+    Raises SettingsError when a user is to log in over plain text to another host.
+    """
+    by_default = "tls" if settings.smtp_port == 465 else "none"
+    if settings.smtp_port == 587 or (settings.smtp_user and by_default == "none"):
+        by_default = "starttls"
+    mode = settings.smtp_tls or by_default
+    if mode == "none" and settings.smtp_user and not _is_this_host(settings.smtp_host):
+        raise SettingsError("SMTP_TLS: none would send SMTP_PASSWORD to another host in plain text.")
+    return mode
+
+
+def _is_this_host(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class SmtpMailer:
+    """Sends by SMTP (RFC 5321). A few connections stay open between mails, which sends twice as many a second."""
+
+    def __init__(self, settings: Settings, tls_context: ssl.SSLContext | None = None):
+        """`tls_context` replaces the system's certificate authorities. Raises SettingsError, see `tls_mode`."""
+        self.settings = settings
+        self.mode = tls_mode(settings)
+        self.tls_context = tls_context or ssl.create_default_context()
+        self._local_hostname: str | None = None  # found out once; it may take the DNS seconds
+        self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
+
+    async def send(self, message: EmailMessage) -> None:
+        """Send to the address in To. Raises EmailServiceError.
+
+        `unknown` is set when the connection broke after the mail was handed over and before the server's answer.
+        """
+        sender, recipient = (_envelope_address(message, name) for name in ("From", "To"))
+        with _translated():
+            client = await self._connect()
+        try:
+            with _translated():
+                is_ascii = await _begin(client, sender, recipient)
+            content = message.as_bytes(policy=policy.SMTP if is_ascii else policy.SMTPUTF8)
+            with _translated(unknown=True):
+                await client.data(content)
+        except EmailServiceError as error:
+            # An answer, even a refusal, leaves the connection usable.
+            if isinstance(error.__cause__, aiosmtplib.SMTPResponseException):
+                self._keep(client)
+            else:
+                client.close()
+            raise
+        except BaseException:
+            client.close()
+            raise
+        self._keep(client)
+
+    async def close(self) -> None:
+        """Hang up what is idle, politely where the server still answers."""
+        idle, self._idle = self._idle, []
+        for client, _ in idle:
+            with suppress(aiosmtplib.SMTPException):
+                await client.quit(timeout=1)
+            client.close()
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        """An idle connection that still answers, or a new one."""
+        while self._idle:
+            client, idle_since = self._idle.pop()
+            if asyncio.get_running_loop().time() - idle_since < IDLE_SECONDS:
+                with suppress(aiosmtplib.SMTPException):
+                    await client.rset()
+                    return client
+            client.close()
+        settings = self.settings
+        client = aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_user or None,
+            password=settings.smtp_password or None,
+            local_hostname=self._local_hostname,
+            use_tls=self.mode == "tls",
+            start_tls=self.mode == "starttls",
+            tls_context=None if self.mode == "none" else self.tls_context,
+            timeout=TIMEOUT,
+        )
+        await client.connect()
+        self._local_hostname = client.local_hostname
+        return client
+
+    def _keep(self, client: aiosmtplib.SMTP) -> None:
+        if len(self._idle) < MAX_IDLE and client.is_connected:
+            self._idle.append((client, asyncio.get_running_loop().time()))
+        else:
+            client.close()
+
+
+def _envelope_address(message: EmailMessage, header: str) -> str:
+    (address,) = message[header].addresses
+    return cast(str, address.addr_spec)
+
+
+async def _begin(client: aiosmtplib.SMTP, sender: str, recipient: str) -> bool:
+    """The envelope; whether it is all ASCII. Addresses beyond that need the server's SMTPUTF8 (RFC 6531)."""
+    if (sender + recipient).isascii():
+        await client.mail(sender)
+        await client.rcpt(recipient)
+        return True
+    if client.is_ehlo_or_helo_needed:
+        await client.ehlo()
+    if not client.supports_extension("smtputf8"):
+        raise EmailServiceError("The mail server does not take addresses beyond ASCII.", temporary=False)
+    await client.mail(sender, options=["SMTPUTF8"], encoding="utf-8")
+    await client.rcpt(recipient, encoding="utf-8")
+    return False
+
+
+@contextmanager
+def _translated(*, unknown: bool = False) -> Iterator[None]:
+    """EmailServiceError for what the server or the way to it does.
+
+    4xx answers and broken connections are temporary. 5xx answers to the recipient or the content are not; those to
+    the log-in, the sender or STARTTLS are about the service's configuration, which somebody mends while the mail
+    waits. The server's words stay out of the message: they are not for the organisation's eyes.
+    """
+    try:
+        yield
+    except (aiosmtplib.SMTPRecipientRefused, aiosmtplib.SMTPDataError) as error:
+        is_temporary = error.code not in PERMANENT_CODES
+        word = "put off" if is_temporary else "refused"
+        raise EmailServiceError(f"The mail server {word} the mail ({error.code}).", temporary=is_temporary) from error
+    except aiosmtplib.SMTPSenderRefused as error:
+        raise EmailServiceError(f"The mail server refused SMTP_FROM_EMAIL ({error.code}).") from error
+    except aiosmtplib.SMTPAuthenticationError as error:
+        raise EmailServiceError(f"The mail server refused the log-in ({error.code}).") from error
+    except aiosmtplib.SMTPResponseException as error:
+        raise EmailServiceError(f"The mail server gave an unexpected answer ({error.code}).") from error
+    except OSError as error:
+        raise EmailServiceError("The mail server could not be reached.", unknown=unknown) from error
+    except aiosmtplib.SMTPException as error:
+        raise EmailServiceError("The mail server does not offer what SMTP_TLS or SMTP_USER needs.") from error
+
+
+# The outbox
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxMail:
+    """A mail in the outbox. `text` and `html` are empty in a list."""
+
+    name: str
+    date: str
+    sender: str
+    recipient: str
+    subject: str
+    text: str = ""
+    html: str = ""
+
+
+def outbox_directory(settings: Settings) -> Path:
+    """Where mails lie when no mail server is set."""
+    return settings.data_dir.absolute() / "outbox"
+
+
+class OutboxMailer:
+    """Writes mails as files: whole or not at all, readable by their owner alone (they hold links that log in)."""
+
+    def __init__(self, directory: Path):
+        """`directory` is made when missing. Raises SettingsError when it cannot be."""
+        self.directory = directory
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"DATA_DIR: {directory} cannot be made: {error.strerror}.") from None
+
+    async def send(self, message: EmailMessage) -> None:
+        """Raises EmailServiceError when the file cannot be written."""
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}.eml"
+        try:
+            await asyncio.to_thread(_write, self.directory / name, message.as_bytes())
+        except OSError as error:
+            raise EmailServiceError("The outbox could not be written.") from error
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_suffix(".part")
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def list_outbox(directory: Path) -> list[OutboxMail]:
+    """The newest mails, newest first, at most MAX_LISTED. Empty when there is no outbox."""
+    try:
+        names = sorted((name for name in os.listdir(directory) if _OUTBOX_NAME.fullmatch(name)), reverse=True)
+    except FileNotFoundError:
+        return []
+    return [mail for name in names[:MAX_LISTED] if (mail := _read(directory, name, is_whole=False))]
+
+
+def read_outbox(directory: Path, name: str) -> OutboxMail | None:
+    """A mail by the name in the list; None for a name that is not there or is none."""
+    return _read(directory, name, is_whole=True) if _OUTBOX_NAME.fullmatch(name) else None
+
+
+def _read(directory: Path, name: str, *, is_whole: bool) -> OutboxMail | None:
+    try:
+        with open(directory / name, "rb") as file:
+            message = BytesParser(policy=policy.default).parse(file, headersonly=not is_whole)
+    except FileNotFoundError:
+        return None
+    date, sender, recipient, subject = (str(message.get(header, "")) for header in ("Date", "From", "To", "Subject"))
+    text, html = (_body(message, kind) if is_whole else "" for kind in ("plain", "html"))
+    return OutboxMail(name, date, sender, recipient, subject, text, html)
+
+
+def _body(message: EmailMessage, kind: str) -> str:
+    part = message.get_body((kind,))
+    return "" if part is None else cast(str, part.get_content())

@@ -1,0 +1,111 @@
+"""The worker process: runs jobs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from loguru import logger
+from procrastinate import App
+from procrastinate.exceptions import ConnectorException
+from procrastinate.worker import Worker
+
+from reos.auth.signing import Signer
+from reos.db import Database
+from reos.integrations.email import make_mailer
+from reos.jobs import upkeep
+from reos.jobs.app import make_app
+from reos.jobs.connector import LOST, AsyncpgConnector
+from reos.jobs.task import Parts
+from reos.settings import Settings
+
+CONCURRENCY = 10  # jobs at a time in a process; they mostly wait for others
+GRACE_SECONDS = 10.0  # that running jobs have at a stop, before they go back into the queue
+POLL_SECONDS = 5.0  # how often the queue is looked at, beside being listened to
+FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds before a worker that lost its database starts anew
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> None:
+    """Run jobs until `stop` is set; without one, until SIGTERM or SIGINT arrives.
+
+    Running jobs then have GRACE_SECONDS to end. What has not ended goes back into the queue. Outages of Postgres are
+    borne; raises DatabaseError only when it cannot be reached at the start, SettingsError for a setting that is wrong.
+    """
+    if stop is None:
+        with _stop_signals() as stop:
+            return await run_worker(settings, stop)
+    mailer = make_mailer(settings)
+    database = await Database.connect(settings)
+    connector = AsyncpgConnector(settings.db_listen_dsn or settings.db_dsn)
+    signer = Signer(settings.jwt_secret_key)
+    parts = Parts(settings=settings, database=database, signer=signer, mailer=mailer, queue=connector)
+    try:
+        await connector.open_async()
+        await _run_until(make_app(connector), parts, stop)
+    finally:
+        await mailer.close()
+        await connector.close_async()
+        await database.close()
+
+
+async def _run_until(app: App, parts: Parts, stop: asyncio.Event) -> None:
+    """Run one worker after the other: one that lost the database ends, and the next has an id of its own, so that
+    the rescue finds the jobs whose end the first could not write.
+    """
+    wait = FIRST_WAIT
+    while not stop.is_set():
+        began = asyncio.get_running_loop().time()
+        await _run_one(app, parts, stop)
+        if asyncio.get_running_loop().time() - began > LONGEST_WAIT:
+            wait = FIRST_WAIT
+        try:
+            await asyncio.wait_for(stop.wait(), wait)
+        except TimeoutError:
+            logger.warning("The worker starts anew")
+        wait = min(2 * wait, LONGEST_WAIT)
+
+
+async def _run_one(app: App, parts: Parts, stop: asyncio.Event) -> None:
+    """Run a worker until it ends, because it is told to or because the database is gone."""
+    worker = Worker(
+        app,
+        name="reos",
+        concurrency=CONCURRENCY,
+        fetch_job_polling_interval=POLL_SECONDS,
+        shutdown_graceful_timeout=GRACE_SECONDS,
+        additional_context={"parts": parts},
+        install_signal_handlers=False,
+        update_heartbeat_interval=upkeep.HEARTBEAT_SECONDS,
+        stalled_worker_timeout=upkeep.STALLED_SECONDS,
+    )
+    parts.queue.on_lost = worker.stop
+    running = asyncio.create_task(worker.run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        logger.info("The worker runs")
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        worker.stop()
+        await running
+        logger.info("The worker has stopped")
+    except (ConnectorException, *LOST) as error:
+        logger.warning("The worker lost its database: {}", error.__cause__ or error)
+    finally:
+        stopping.cancel()
+        if running.cancel():
+            await asyncio.wait({running})
+
+
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,432 @@
+"""The supervisor: one single-process Sanic server a core (and a worker), restarted when killed, stopped cleanly.
+
+The supervisor binds one SO_REUSEPORT socket for each server process, keeps them all open and hands them down. What a
+killed server had not accepted yet waits in its socket for the replacement, instead of being reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvloop
+from loguru import logger
+from sanic import Sanic
+from sanic.application.state import ApplicationServerInfo
+from sanic.exceptions import RequestTimeout
+from sanic.http.constants import HTTP, Stage
+from sanic.server.async_server import AsyncioServer
+from sanic.server.protocols.http_protocol import HttpProtocol
+
+from reos.log import setup_logging
+from reos.processes import die_with_parent
+from reos.settings import Settings, load_settings
+
+BACKLOG = 4096  # connections that may wait in a socket; the kernel's own limit is often the same
+
+# All in seconds. The whole service is gone STOP_SECONDS after it was told to.
+DRAIN_SECONDS = 1.5  # /ready is 503 and answers say `Connection: close`, while new requests are still served
+GRACE_SECONDS = 10.0  # for requests in flight, after that
+STOP_SECONDS = 15.0  # then children are killed
+IDLE_SECONDS = 0.25  # a connection that was silent for so long holds no request on its way
+
+# A client may send a byte now and then for ever, and each resets Sanic's timers; these deadlines nothing moves.
+HEADER_SECONDS = 15.0
+BODY_SECONDS = 60.0
+BODY_BYTES_PER_SECOND = 16 * 1024  # a large body may take a second more for each of these
+DEADLINE_CHECK_SECONDS = 2.5
+
+STARTED_SECONDS = 5.0  # a child without a sign of its own is taken as started after so long
+MAX_FAILED_STARTS = 5
+FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0  # before a child that failed at its start is started again
+
+_LISTEN_QUEUE_OFFSET = 24  # of tcpi_unacked in struct tcp_info, which for a listening socket is its accept queue
+
+
+class ServerError(Exception):
+    """The service cannot run. The message is one sentence that says why."""
+
+
+# --- One server process -----------------------------------------------------------------------------------------
+
+
+class DeadlineProtocol(HttpProtocol):
+    """HTTP/1.1 with a deadline for the whole header and one for the whole body of each request."""
+
+    __slots__ = ("_deadline_timer", "_request_began")
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._request_began = 0.0
+        self._check_deadlines()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.recv_buffer and self._is_between_requests():
+            self._request_began = time.monotonic()
+        super().data_received(data)
+
+    def _check_deadlines(self) -> None:
+        """End a request that takes too long to arrive: with 408, and next time, if it still arrives, without a word."""
+        if self._task is not None and self._is_overdue():
+            self._http.exception = RequestTimeout("The request took too long to arrive.")
+            self._task.cancel()
+        self._deadline_timer = self.loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines)
+
+    def _is_between_requests(self) -> bool:
+        # A body that nobody reads still belongs to the request, although that has been answered.
+        http = self.http
+        return http is None or (http.stage is Stage.IDLE and not getattr(http, "request_body", None))
+
+    def _is_overdue(self) -> bool:
+        http = self.http
+        if http is None:
+            return False
+        took = time.monotonic() - self._request_began
+        if http.stage is Stage.REQUEST:
+            return took > HEADER_SECONDS
+        if self._request_began and getattr(http, "request_body", None):
+            received = (http.request_bytes or 0) - (http.request_bytes_left or 0)
+            return took > BODY_SECONDS + received / BODY_BYTES_PER_SECOND
+        return False
+
+
+def serve_socket(app: Sanic, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve `app` on a bound socket until SIGTERM, then drain and stop. Raises what the app's start raises."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(app, listener, on_ready))
+
+
+async def _serve(app: Sanic, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    os.environ["SANIC_IGNORE_PRODUCTION_WARNING"] = "true"
+    app.config.MOTD = False
+    server = await app.create_server(
+        sock=listener,
+        protocol=DeadlineProtocol,
+        backlog=BACKLOG,
+        return_asyncio_server=True,
+        asyncio_server_kwargs={"start_serving": False},
+    )
+    assert server is not None
+    # Sanic leaves the header Alt-Svc out only where it knows that nothing but HTTP/1.1 is served.
+    info = {"version": HTTP.VERSION_1, "host": "", "port": 0, "sock": listener}
+    app.state.server_info.append(ApplicationServerInfo(info))
+    await server.startup()
+    await server.before_start()
+    try:
+        await server.start_serving()
+        await server.after_start()
+        gc.collect()
+        gc.freeze()  # What the start made stays for ever; no collection need look at it again.
+        on_ready()
+        await stop.wait()
+    finally:
+        await _stop_server(app, server, listener)
+
+
+async def _stop_server(app: Sanic, server: AsyncioServer, listener: socket.socket) -> None:
+    """Drain; take the last connections and close the listener; let requests end; close everything."""
+    app.ctx.draining = True
+    await asyncio.sleep(DRAIN_SECONDS)
+    await _close_listener(server, listener)
+    await server.before_stop()
+    deadline = time.monotonic() + GRACE_SECONDS
+    while server.connections and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # What has arrived is read before anything is taken for idle.
+        idle_since = time.monotonic() - IDLE_SECONDS
+        for connection in list(server.connections):
+            if connection._time < idle_since:
+                connection.close_if_idle()
+    if server.connections:
+        logger.warning("{} connections did not end in time", len(server.connections))
+    for connection in list(server.connections):
+        connection.abort()
+    await server.after_stop()
+
+
+async def _close_listener(server: AsyncioServer, listener: socket.socket) -> None:
+    """Close the socket at a moment when no connection waits in it: closing would reset them."""
+    deadline = time.monotonic() + 1
+    while _waiting_connections(listener) and time.monotonic() < deadline:
+        await asyncio.sleep(0.001)
+    server.close()
+    listener.close()
+
+
+def _waiting_connections(listener: socket.socket) -> int:
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int(struct.unpack_from("I", info, _LISTEN_QUEUE_OFFSET)[0])
+
+
+def main(arguments: Sequence[str], create_app: Callable[[Settings], Sanic]) -> None:
+    """What a child runs: serve on the inherited socket, and say on the inherited pipe when that is so.
+
+    `arguments` are the name of the process and the numbers of the two descriptors.
+    """
+    component, listener_fd, ready_fd = arguments[0], int(arguments[1]), int(arguments[2])
+    settings = load_settings()
+    setup_logging(settings, component)
+
+    def tell_ready() -> None:
+        os.write(ready_fd, b"1")
+
+    try:
+        serve_socket(create_app(settings), socket.socket(fileno=listener_fd), tell_ready)
+    except Exception as error:
+        logger.opt(exception=error).critical("{} cannot serve: {}", component, error)
+        sys.exit(1)
+
+
+# --- The supervisor ---------------------------------------------------------------------------------------------
+
+
+def bind_sockets(host: str, port: int, number: int) -> list[socket.socket]:
+    """One bound socket for each server process, all on the same address. Raises ServerError when it is taken."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # Without SO_REUSEPORT: another service of ours on the same port would share it unnoticed.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+        sockets = []
+        for _ in range(number):
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            sockets.append(listener)
+    except OSError as error:
+        raise ServerError(f"HOST {host} and PORT {port} cannot be served: {error.strerror or error}.") from error
+    return sockets
+
+
+@dataclass(slots=True)
+class Child:
+    """A process that is to run all the time."""
+
+    name: str
+    command: list[str]
+    listener: socket.socket | None = None
+    process: subprocess.Popen[bytes] | None = None
+    ready: bool = False
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    failures: int = 0
+    ready_pipe: int | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+def web_children(sockets: Sequence[socket.socket], command: Sequence[str] = ("-m", "reos.server")) -> list[Child]:
+    """A server process for each socket. `command` is what Python runs; it calls `main`."""
+    full = [sys.executable, *command]
+    return [Child(f"web-{number}", full, listener) for number, listener in enumerate(sockets, 1)]
+
+
+def worker_child() -> Child:
+    """The process that runs jobs."""
+    return Child("worker", [sys.executable, "-m", "reos", "worker"])
+
+
+class Supervisor:
+    """Keeps children running until it is told to stop.
+
+    `keep` is called every second, for what is no child of this kind (the embedded Postgres). `on_ready` is called
+    once, when every server process serves. `gives_up` is false where a child that cannot start is somebody's
+    unfinished edit.
+    """
+
+    def __init__(
+        self,
+        children: list[Child],
+        environment: dict[str, str],
+        *,
+        keep: Callable[[], object] = lambda: None,
+        on_ready: Callable[[], None] = lambda: None,
+        gives_up: bool = True,
+    ):
+        self.children = children
+        self.environment = {**os.environ, **environment}
+        self._keep = keep
+        self._on_ready = on_ready
+        self._gives_up = gives_up
+        self._stops = 0
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Run until SIGTERM, SIGINT or SIGHUP. Raises ServerError when a child fails at its start again and again."""
+        with self._signals():
+            try:
+                for child in self.children:
+                    self._start(child)
+                announced = False
+                while not self._stops:
+                    self._wait(1.0)
+                    self._keep()
+                    for child in self.children:
+                        self._tend(child)
+                    if not announced and all(child.ready for child in self.children if child.listener):
+                        announced = True
+                        self._on_ready()
+            finally:
+                self._stop()
+
+    def restart(self) -> None:
+        """Start all children anew, at once and without draining: for development."""
+        for child in self.children:
+            child.failures, child.restart_at = 0, 0.0
+            if child.is_alive:
+                assert child.process is not None
+                child.process.kill()
+                child.process.wait()
+                child.process = None
+            self._forget_pipe(child)
+
+    def _start(self, child: Child) -> None:
+        inherited = []
+        command = list(child.command)
+        if child.listener is not None:
+            read_end, write_end = os.pipe()
+            child.ready_pipe = read_end
+            self._selector.register(read_end, selectors.EVENT_READ, child)
+            inherited = [child.listener.fileno(), write_end]
+            command += [child.name, *map(str, inherited)]
+        child.process = subprocess.Popen(
+            command,
+            env=self.environment,
+            pass_fds=inherited,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in a terminal is for the supervisor alone.
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - it takes no lock
+        )
+        if child.listener is not None:
+            os.close(write_end)
+        child.ready = False
+        child.started_at = time.monotonic()
+
+    def _tend(self, child: Child) -> None:
+        """Start a child again that has ended, sooner or later."""
+        now = time.monotonic()
+        if child.is_alive:
+            if child.listener is None and now - child.started_at > STARTED_SECONDS:
+                child.ready = True
+            if child.ready:
+                child.failures = 0
+            return
+        if child.process is not None:
+            self._note_end(child, now)
+        if now >= child.restart_at:
+            self._start(child)
+
+    def _note_end(self, child: Child, now: float) -> None:
+        assert child.process is not None
+        code = child.process.returncode
+        child.process = None
+        self._forget_pipe(child)
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        if child.ready:
+            logger.error("{} {}; it is started again", child.name, how)
+            child.restart_at = now
+            return
+        child.failures += 1
+        if child.failures >= MAX_FAILED_STARTS and self._gives_up:
+            raise ServerError(f"{child.name} {how} at its start {child.failures} times in a row; its log says why.")
+        wait = min(FIRST_WAIT * 2 ** (child.failures - 1), LONGEST_WAIT)
+        logger.error("{} {} at its start; it is started again in {} s", child.name, how, wait)
+        child.restart_at = now + wait
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a signal (also of a child's end), for a child's word that it is ready, or for the time to pass."""
+        restarts = [child.restart_at - time.monotonic() for child in self.children if child.process is None]
+        for key, _ in self._selector.select(max(0.0, min([seconds, *restarts]))):
+            child = key.data
+            if child is None:
+                os.read(key.fd, 4096)
+            else:
+                child.ready = os.read(key.fd, 1) == b"1"
+                self._forget_pipe(child)
+
+    def _forget_pipe(self, child: Child) -> None:
+        if child.ready_pipe is not None:
+            self._selector.unregister(child.ready_pipe)
+            os.close(child.ready_pipe)
+            child.ready_pipe = None
+
+    def _stop(self) -> None:
+        """Tell the children to stop; kill those that have not by the end of the time, or all at a second signal."""
+        for child in self.children:
+            if child.listener is not None:
+                child.listener.close()  # The children decide when they take no more connections.
+            if child.is_alive:
+                assert child.process is not None
+                child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(child.is_alive for child in self.children) and self._stops < 2 and time.monotonic() < deadline:
+            self._wait(0.1)
+        for child in self.children:
+            if child.is_alive:
+                assert child.process is not None
+                logger.warning("{} did not stop in time and is killed", child.name)
+                child.process.kill()
+                child.process.wait()
+            self._forget_pipe(child)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Count the signals to stop, and wake up for them and for the end of a child."""
+        read_end, write_end = os.pipe()
+        for end in (read_end, write_end):
+            os.set_blocking(end, False)
+
+        def count(signum: int, frame: object) -> None:
+            self._stops += 1
+
+        handlers = {
+            signal.SIGTERM: count,
+            signal.SIGINT: count,
+            signal.SIGHUP: count,
+            signal.SIGCHLD: lambda signum, frame: None,
+        }
+        former = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+        former_fd = signal.set_wakeup_fd(write_end)
+        self._selector.register(read_end, selectors.EVENT_READ, None)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(former_fd)
+            for signum, handler in former.items():
+                signal.signal(signum, handler)
+            self._selector.close()
+            for end in (read_end, write_end):
+                with contextlib.suppress(OSError):
+                    os.close(end)
+
+
+if __name__ == "__main__":
+    from reos.app import create_app
+
+    main(sys.argv[1:], create_app)

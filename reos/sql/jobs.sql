@@ -1,0 +1,41 @@
+-- name: defer_job :value
+-- In the caller's transaction; the function takes the tenant from there.
+select defer_job($1, $2, $3, $4, $5, $6)
+
+-- name: get_job_health :one
+-- Three numbers over all organisations, for /health.
+select workers, queued, oldest_seconds from job_health()
+
+-- name: start_job_run :value
+-- One row for each attempt.
+insert into job_runs (organization_id, job_id, kind, attempt)
+values (current_organization_id(), $1, $2, $3) returning id
+
+-- name: finish_job_run :exec
+-- Not over what the rescue wrote, when it took this attempt for dead.
+update job_runs set finished_at = clock_timestamp(), error = $2 where id = $1 and finished_at is null
+
+-- name: rescue_stalled_jobs :many
+-- As reos_jobs. Tasks and their attempts come as two arrays.
+select job_id, task, organization_id, attempts, is_queued from rescue_stalled_jobs($1, $2, $3)
+
+-- name: purge_jobs :value
+-- As reos_jobs, a bounded batch.
+select purge_jobs($1, $2)
+
+-- name: purge_sessions :value
+-- Ended sessions, used and expired tokens, counts of failed log-ins, look-ups never finished.
+select purge_sessions()
+
+-- name: take_address_lookup :one
+-- Before a tenant is known; organization_id and user_id are null for an unknown address.
+select kind, organization_id, user_id, ip_address, user_agent, request_id from take_address_lookup($1)
+
+-- name: finish_address_lookup :exec
+-- In the transaction that did what it was for, or after it.
+select finish_address_lookup($1)
+
+-- name: get_addressee :one
+-- Whom a mail goes to, and what its text names.
+select u.email, u.first_name, u.is_active and o.is_active as is_active, u.is_verified, o.name as organization_name
+from users u join organizations o on o.id = u.organization_id where u.id = $1
