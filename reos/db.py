@@ -17,7 +17,7 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from reos import encoding
-from reos.errors import DatabaseError, OverloadedError
+from reos.errors import DatabaseError, OverloadedError, ResourceNotFoundError
 from reos.settings import Settings
 from reos.sql import Statement
 
@@ -146,6 +146,14 @@ async def plain_transaction(database: Database) -> AsyncIterator[Connection]:
 async def fetch_one(conn: Connection, statement: Statement, *args: Any) -> Record | None:
     """The first row of a `:one` statement, or None."""
     return await conn.fetchrow(statement.text, *args)
+
+
+async def fetch_existing(conn: Connection, statement: Statement, *args: Any) -> Record:
+    """The first row of a `:one` statement. Raises ResourceNotFoundError when there is none."""
+    row = await conn.fetchrow(statement.text, *args)
+    if row is None:
+        raise ResourceNotFoundError
+    return row
 
 
 async def fetch_all(conn: Connection, statement: Statement, *args: Any) -> list[Record]:

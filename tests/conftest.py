@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -22,6 +23,9 @@ from sanic import Sanic
 
 from reos import embedded, migrate
 from reos.embedded import SERVICE_LOGIN, EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from api import Api
 
 # The oldest supported version, where Debian 12 installs it.
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
@@ -191,3 +195,12 @@ def make_database(postgres_server: Cluster) -> Iterator[Callable[[], TestDatabas
     """A function that gives a new migrated database at each call."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(postgres_server.database())
+
+
+@pytest.fixture(scope="module")
+async def api(database: TestDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """The served application on the module's database, without rate limits."""
+    from api import served_api  # It needs this module.
+
+    async with served_api(database, tmp_path_factory.mktemp("data")) as api:
+        yield api

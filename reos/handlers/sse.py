@@ -15,13 +15,13 @@ from reos.errors import InvalidTokenError, OverloadedError
 from reos.middleware.call import Call
 from reos.middleware.endpoint import ANY_USER, get, post
 from reos.queries import events
-from reos.schemas.common import parse_query
+from reos.schemas.common import parse_query, query_args
 from reos.schemas.sse import StreamQuery, StreamStatus, StreamTicket
 from reos.streams import Start, Stream
 
 bp = Blueprint("sse")
 
-TICKET = "stream_ticket"
+TICKET = one_time.STREAM_TICKET
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -96,7 +96,7 @@ async def _admit(call: Call, stack: ExitStack) -> tuple[Stream, str | None]:
                 alive = await events.list_live_sessions(conn, [(principal.organization_id, principal.session_id)])
                 if not alive:
                     raise InvalidTokenError("The session has ended.")
-                query = parse_query(StreamQuery, request.args)
+                query = parse_query(StreamQuery, query_args(request.query_string))
                 if request.method == "HEAD":
                     raise _OnlyHead
                 stream = hub.admit(principal, alive[0]["permissions"], query.types, request.transport)

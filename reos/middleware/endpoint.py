@@ -42,7 +42,7 @@ from reos.middleware.bodies import Body, BodyKind, read_body
 from reos.middleware.call import Answer, Call, etag_of, tag_matches
 from reos.middleware.errors import error_content
 from reos.queries import events
-from reos.schemas.common import RequestModel, parse_query, validate
+from reos.schemas.common import RequestModel, parse_query, query_args, validate
 
 PREFIX = "/api/v1"
 PUBLIC = "public"
@@ -275,7 +275,7 @@ def _arguments(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Body |
     """The handler's arguments: path ids, and the query and body as their models. Raises ValidationError."""
     arguments: dict[str, Any] = dict(ids)
     if endpoint.query is not None:
-        arguments["query"] = parse_query(endpoint.query, call.request.args)
+        arguments["query"] = parse_query(endpoint.query, query_args(call.request.query_string))
     if body is not None and body.form is not None and endpoint.form is not None:
         call.file = body.file
         arguments["body"] = parse_query(endpoint.form, body.form)

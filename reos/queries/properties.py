@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from reos.db import Connection, Record, execute, fetch_one, fetch_value
+from reos.db import Connection, Record, execute, fetch_existing, fetch_value
 from reos.errors import ResourceNotFoundError
 from reos.queries.listing import (
     Listing,
@@ -86,17 +86,17 @@ async def list_properties(
 
 async def get(conn: Connection, property_id: int) -> Record:
     """The property as GET gives it. Raises ResourceNotFoundError."""
-    return _found(await fetch_one(conn, SQL.get_property, property_id))
+    return await fetch_existing(conn, SQL.get_property, property_id)
 
 
 async def lock(conn: Connection, property_id: int) -> Record:
     """The property as GET gives it, locked until the transaction ends. Raises ResourceNotFoundError."""
-    return _found(await fetch_one(conn, SQL.lock_property, property_id))
+    return await fetch_existing(conn, SQL.lock_property, property_id)
 
 
 async def lock_deleted(conn: Connection, property_id: int) -> Record:
     """The deleted property, locked. Raises ResourceNotFoundError."""
-    return _found(await fetch_one(conn, SQL.lock_deleted_property, property_id))
+    return await fetch_existing(conn, SQL.lock_deleted_property, property_id)
 
 
 async def require(conn: Connection, property_id: int) -> None:
@@ -107,12 +107,12 @@ async def require(conn: Connection, property_id: int) -> None:
 
 async def create(conn: Connection, fields: Mapping[str, Any]) -> Record:
     """The new property. `fields` has every column that a client may set."""
-    return _found(await fetch_one(conn, SQL.create_property, fields))
+    return await fetch_existing(conn, SQL.create_property, fields)
 
 
 async def update(conn: Connection, property_id: int, patch: Mapping[str, Any]) -> Record:
     """The property after the patch: an absent field keeps its value, a null clears it."""
-    return _found(await fetch_one(conn, SQL.update_property, property_id, patch))
+    return await fetch_existing(conn, SQL.update_property, property_id, patch)
 
 
 async def delete(conn: Connection, property_id: int) -> None:
@@ -120,7 +120,7 @@ async def delete(conn: Connection, property_id: int) -> None:
 
 
 async def restore(conn: Connection, property_id: int) -> Record:
-    return _found(await fetch_one(conn, SQL.restore_property, property_id))
+    return await fetch_existing(conn, SQL.restore_property, property_id)
 
 
 async def list_images(conn: Connection, property_id: int, limit: int, offset: int) -> SubList:
@@ -142,17 +142,15 @@ async def create_image(
     """A new image; a primary one takes the place of the present primary. The property must be locked."""
     if is_primary:
         await execute(conn, SQL.clear_primary_image, property_id)
-    return _found(
-        await fetch_one(
-            conn, SQL.create_property_image, property_id, url, file_id, thumbnail_file_id, title, description, order,
-            is_primary,
-        )
+    return await fetch_existing(
+        conn, SQL.create_property_image, property_id, url, file_id, thumbnail_file_id, title, description, order,
+        is_primary,
     )  # fmt: skip
 
 
 async def delete_image(conn: Connection, property_id: int, image_id: int) -> Record:
     """The image that was removed. Raises ResourceNotFoundError."""
-    return _found(await fetch_one(conn, SQL.delete_property_image, property_id, image_id))
+    return await fetch_existing(conn, SQL.delete_property_image, property_id, image_id)
 
 
 async def list_valuations(conn: Connection, property_id: int, limit: int, offset: int) -> SubList:
@@ -162,9 +160,7 @@ async def list_valuations(conn: Connection, property_id: int, limit: int, offset
 async def create_valuation(
     conn: Connection, property_id: int, value: Any, valuation_date: date, source: str | None, notes: str | None
 ) -> Record:
-    return _found(
-        await fetch_one(conn, SQL.create_property_valuation, property_id, value, valuation_date, source, notes)
-    )
+    return await fetch_existing(conn, SQL.create_property_valuation, property_id, value, valuation_date, source, notes)
 
 
 async def list_notes(conn: Connection, property_id: int, limit: int, offset: int) -> SubList:
@@ -172,7 +168,7 @@ async def list_notes(conn: Connection, property_id: int, limit: int, offset: int
 
 
 async def create_note(conn: Connection, property_id: int, content: str) -> Record:
-    return _found(await fetch_one(conn, SQL.create_property_note, property_id, content))
+    return await fetch_existing(conn, SQL.create_property_note, property_id, content)
 
 
 async def list_activities(conn: Connection, property_id: int, limit: int, offset: int) -> SubList:
@@ -182,10 +178,4 @@ async def list_activities(conn: Connection, property_id: int, limit: int, offset
 async def create_activity(
     conn: Connection, property_id: int, activity_type: str, description: str, metadata: dict[str, Any]
 ) -> Record:
-    return _found(await fetch_one(conn, SQL.create_property_activity, property_id, activity_type, description, metadata))
-
-
-def _found(row: Record | None) -> Record:
-    if row is None:
-        raise ResourceNotFoundError
-    return row
+    return await fetch_existing(conn, SQL.create_property_activity, property_id, activity_type, description, metadata)

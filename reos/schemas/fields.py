@@ -20,6 +20,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, c
 
 INT4_MAX: Final = 2**31 - 1
 INT8_MAX: Final = 2**63 - 1
+TEXT_LIMIT: Final = 20_000  # characters of descriptions, notes and contents
 METADATA_DEPTH: Final = 32  # levels of objects and arrays
 FOREIGN_KEY_TYPE: Final = "foreign_key"
 FOREIGN_KEY_MESSAGE: Final = "There is no such resource"  # the same for foreign, deleted, absent and impossible ids
@@ -99,6 +100,9 @@ def free_text(max_length: int, min_length: int = 1) -> Any:
     """Text with line breaks and tabs."""
     return Annotated[str, Text(max_length, min_length, has_breaks=True)]
 
+
+FreeText = Annotated[str, Text(TEXT_LIMIT, 0, has_breaks=True)]
+Content = Annotated[str, Text(TEXT_LIMIT, has_breaks=True)]  # free text that must say something
 
 # The package documents this list as the place to say which domains to refuse. None is: addresses below `.test`,
 # `.local` and `.invalid` are what people try the service with.
@@ -228,6 +232,7 @@ class _Id:
 
 
 Id = Annotated[int, _Id()]
+Count = Annotated[int, Integer(0, INT4_MAX)]
 Int4 = Annotated[int, Integer(-INT4_MAX - 1, INT4_MAX)]
 Int64 = Annotated[int, Integer(-INT8_MAX - 1, INT8_MAX)]
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from reos.schemas.common import (
+    Content,
+    Count,
     DateOrTime,
+    FreeText,
     HttpUrl,
+    Integer,
     ListQuery,
     Metadata,
     Money,
+    MoneyText,
+    Number,
     Page,
     RequestModel,
     ResponseModel,
-    decimal_number,
-    free_text,
-    int_range,
-    line,
+    Text,
+    absent,
 )
 
 PropertyType = Literal[
@@ -28,22 +33,16 @@ PropertyType = Literal[
 ]
 PropertyStatus = Literal["available", "under_contract", "sold", "rented", "off_market"]
 
-INT4_MAX = 2**31 - 1
-TEXT_LIMIT = 20_000  # characters of descriptions, notes and contents
-
-Address = line(500)
-City = line(100)
-State = line(50)
-ZipCode = line(20)
-Country = line(50)
-Latitude = decimal_number(10, 7, ge=-90, le=90)
-Longitude = decimal_number(10, 7, ge=-180, le=180)
-Count = int_range(0, INT4_MAX)
-Bathrooms = decimal_number(3, 1, ge=0)
-YearBuilt = int_range(1800, 2100)
-Description = free_text(TEXT_LIMIT, min_length=0)
-Content = free_text(TEXT_LIMIT, min_length=1)
-Features = Annotated[list[line(200)], Field(max_length=200)]  # type: ignore[valid-type]
+Address = Annotated[str, Text(500)]
+City = Annotated[str, Text(100)]
+State = Annotated[str, Text(50)]
+ZipCode = Annotated[str, Text(20)]
+Country = Annotated[str, Text(50)]
+Latitude = Annotated[Decimal, Number(10, 7, ge=-90, le=90)]
+Longitude = Annotated[Decimal, Number(10, 7, ge=-180, le=180)]
+Bathrooms = Annotated[Decimal, Number(3, 1, ge=0)]
+YearBuilt = Annotated[int, Integer(1800, 2100)]
+Features = Annotated[list[Annotated[str, Text(200)]], Field(max_length=200)]
 
 
 class PropertyCreate(RequestModel):
@@ -64,7 +63,7 @@ class PropertyCreate(RequestModel):
     square_feet: Count | None = None
     lot_size: Count | None = None
     year_built: YearBuilt | None = None
-    description: Description | None = None
+    description: FreeText | None = None
     features: Features = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
 
@@ -72,24 +71,24 @@ class PropertyCreate(RequestModel):
 class PropertyUpdate(RequestModel):
     """What changes; a field that is absent keeps its value, null clears a nullable one."""
 
-    address: Address = Field(default=None)
-    city: City = Field(default=None)
-    state: State = Field(default=None)
-    zip_code: ZipCode = Field(default=None)
-    country: Country = Field(default=None)
+    address: Address = absent()
+    city: City = absent()
+    state: State = absent()
+    zip_code: ZipCode = absent()
+    country: Country = absent()
     latitude: Latitude | None = None
     longitude: Longitude | None = None
-    property_type: PropertyType = Field(default=None)
-    status: PropertyStatus = Field(default=None)
+    property_type: PropertyType = absent()
+    status: PropertyStatus = absent()
     price: Money | None = None
     bedrooms: Count | None = None
     bathrooms: Bathrooms | None = None
     square_feet: Count | None = None
     lot_size: Count | None = None
     year_built: YearBuilt | None = None
-    description: Description | None = None
-    features: Features = Field(default=None)
-    metadata: Metadata = Field(default=None)
+    description: FreeText | None = None
+    features: Features = absent()
+    metadata: Metadata = absent()
 
 
 class Property(ResponseModel):
@@ -106,7 +105,7 @@ class Property(ResponseModel):
     longitude: float | None
     property_type: PropertyType
     status: PropertyStatus
-    price: str | None
+    price: MoneyText | None
     bedrooms: int | None
     bathrooms: float | None
     square_feet: int | None
@@ -133,7 +132,7 @@ PropertyPage = Page[PropertyItem]
 class PropertyQuery(ListQuery):
     """The list's filters."""
 
-    search: line(200, min_length=0) | None = None  # type: ignore[valid-type]
+    search: Annotated[str, Text(200, 0)] | None = None
     city: City | None = None
     state: State | None = None
     zip_code: ZipCode | None = None
@@ -146,8 +145,8 @@ class PropertyQuery(ListQuery):
     min_bathrooms: Bathrooms | None = None
     min_square_feet: Count | None = None
     max_square_feet: Count | None = None
-    near: line(60) | None = Field(None, description="latitude,longitude")  # type: ignore[valid-type]
-    radius_km: decimal_number(8, 3, ge=0, le=20040) | None = None  # type: ignore[valid-type]
+    near: Annotated[str, Text(60)] | None = Field(None, description="latitude,longitude")
+    radius_km: Annotated[Decimal, Number(8, 3, ge=0, le=20040)] | None = None
 
     @model_validator(mode="after")
     def _radius_needs_near(self) -> PropertyQuery:
@@ -160,8 +159,8 @@ class ImageCreate(RequestModel):
     """A picture that lies elsewhere."""
 
     url: HttpUrl
-    title: line(200) | None = None  # type: ignore[valid-type]
-    description: Description | None = None
+    title: Annotated[str, Text(200)] | None = None
+    description: FreeText | None = None
     order: Count = 0
     is_primary: bool = False
 
@@ -169,8 +168,8 @@ class ImageCreate(RequestModel):
 class ImageUpload(RequestModel):
     """The fields beside the file of an uploaded picture."""
 
-    title: line(200) | None = None  # type: ignore[valid-type]
-    description: Description | None = None
+    title: Annotated[str, Text(200)] | None = None
+    description: FreeText | None = None
     order: Count = 0
     is_primary: bool = False
 
@@ -195,8 +194,8 @@ class ValuationCreate(RequestModel):
 
     value: Money
     valuation_date: DateOrTime
-    source: line(100) | None = None  # type: ignore[valid-type]
-    notes: Description | None = None
+    source: Annotated[str, Text(100)] | None = None
+    notes: FreeText | None = None
 
 
 class Valuation(ResponseModel):
@@ -204,7 +203,7 @@ class Valuation(ResponseModel):
 
     id: int
     property_id: int
-    value: str
+    value: MoneyText
     valuation_date: date
     source: str | None
     notes: str | None
@@ -231,7 +230,7 @@ class Note(ResponseModel):
 class ActivityCreate(RequestModel):
     """Something that happened around a property."""
 
-    activity_type: line(50)  # type: ignore[valid-type]
+    activity_type: Annotated[str, Text(50)]
     description: Content
     metadata: Metadata = Field(default_factory=dict)
 

@@ -1,3 +1,3 @@
--- name: get_database_state :one
--- A round trip that shows that the role and the search path are right.
-select current_user as role, current_setting('server_version_num')::integer as server_version
+-- name: count_migrations :value
+-- A round trip that shows that role and search path are right, and which schema the service works with.
+select count(*) from _yoyo_migration

@@ -1,0 +1,20 @@
+"""Single-use tokens of the present tenant's users, by their digests."""
+
+from __future__ import annotations
+
+from reos.db import Connection, Record, execute, fetch_one
+from reos.sql import load
+
+SQL = load("one_time_tokens")
+
+
+async def create(
+    conn: Connection, user_id: int, session_id: int | None, purpose: str, token_hash: bytes, seconds: int
+) -> None:
+    """Keep a token's digest; the token is good for so many seconds."""
+    await execute(conn, SQL.create_one_time_token, user_id, session_id, purpose, token_hash, seconds)
+
+
+async def redeem(conn: Connection, user_id: int, purpose: str, token_hash: bytes) -> Record | None:
+    """Use a token up; None when it is unknown, has expired or was used before."""
+    return await fetch_one(conn, SQL.redeem_one_time_token, user_id, purpose, token_hash)

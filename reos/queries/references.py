@@ -1,0 +1,39 @@
+"""Ids in bodies: whether they lead to something that the tenant has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reos.db import Connection, fetch_all
+from reos.errors import ValidationError
+from reos.schemas.fields import FOREIGN_KEY_MESSAGE, FOREIGN_KEY_TYPE
+from reos.sql import load
+
+SQL = load("references")
+
+# The fields that name another resource, and its kind. A field of another name is no reference.
+KINDS = {
+    "property_id": "property",
+    "assigned_to": "user",
+    "user_id": "user",
+}
+
+
+async def check_references(conn: Connection, fields: Mapping[str, Any]) -> None:
+    """Raises ValidationError (422) for every field of `fields` whose id leads nowhere; null ones are fine.
+
+    Foreign keys alone would not do: they see deleted rows, and tell of one field only.
+    """
+    given = [
+        {"field": field, "kind": kind, "id": fields[field]}
+        for field, kind in KINDS.items()
+        if fields.get(field) is not None
+    ]
+    missing = await fetch_all(conn, SQL.list_missing_references, given) if given else []
+    if missing:
+        raise ValidationError(
+            errors=[
+                {"field": row["field"], "message": FOREIGN_KEY_MESSAGE, "type": FOREIGN_KEY_TYPE} for row in missing
+            ]
+        )
