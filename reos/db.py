@@ -138,9 +138,8 @@ async def tenant_transaction(
 @asynccontextmanager
 async def plain_transaction(database: Database) -> AsyncIterator[Connection]:
     """A transaction without a tenant: row security shows it nothing, only definer functions serve it."""
-    async with database.acquire() as conn:
-        async with transaction(conn, "BEGIN"):
-            yield conn
+    async with database.acquire() as conn, transaction(conn, "BEGIN"):
+        yield conn
 
 
 async def fetch_one(conn: Connection, statement: Statement, *args: Any) -> Record | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-
 import httpx
 from conftest import TestDatabase
 from event_streams import Account, add_user, as_owner, make_settings, register, serving
@@ -47,7 +46,9 @@ class Client:
         assert self.account is not None
         return self.account.user_id
 
-    async def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
+    async def request(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> httpx.Response:
         """Any request; a path that begins with a slash lies below /api/v1."""
         return await self.http.request(method, PREFIX + path, headers={**self.headers, **(headers or {})}, **options)
 
@@ -144,7 +145,9 @@ class Api:
 
     async def audits(self, client: Client) -> list[asyncpg.Record]:
         """The organisation's audit rows, oldest first."""
-        return await self.fetch("select * from audit_logs where organization_id = $1 order by id", client.organization_id)
+        return await self.fetch(
+            "select * from audit_logs where organization_id = $1 order by id", client.organization_id
+        )
 
     async def events(self, client: Client) -> list[asyncpg.Record]:
         """The organisation's events, oldest first; `data` is text."""

@@ -419,7 +419,10 @@ async def test_a_client_that_does_not_read_is_cut_off_and_the_others_get_all(
     wire = Wire()
     lazy = hub.admit(account.principal, ADMIN_SEES, None, wire)
     try:
-        async with following(hub, account) as follower, aclosing(hub.chunks(lazy, await hub.place(lazy, None))) as chunks:
+        async with (
+            following(hub, account) as follower,
+            aclosing(hub.chunks(lazy, await hub.place(lazy, None))) as chunks,
+        ):
             await anext(chunks)
             going_live = asyncio.create_task(anext(chunks))
             await until(lambda: lazy.is_live)
@@ -589,7 +592,9 @@ async def test_streams_of_a_process_that_died_are_forgotten(
     hub: Hub, pool: Database, account: Account, superuser_conn: asyncpg.Connection
 ) -> None:
     await superuser_conn.execute(
-        "insert into stream_listeners values ($1, $2, 5, now() - interval '59 seconds')", account.organization_id, uuid4()
+        "insert into stream_listeners values ($1, $2, 5, now() - interval '59 seconds')",
+        account.organization_id,
+        uuid4(),
     )
     assert await count_streams(pool, account) == 5
     await superuser_conn.execute("update stream_listeners set seen_at = seen_at - interval '1 second'")
@@ -645,7 +650,9 @@ async def test_a_stream_is_refused_while_the_database_is_away(
     hub: Hub, pool: Database, account: Account, superuser_conn: asyncpg.Connection
 ) -> None:
     async with following(hub, account) as follower:
-        await superuser_conn.execute("revoke execute on function announce_streams(uuid, bigint[], integer[]) from reos_app")
+        await superuser_conn.execute(
+            "revoke execute on function announce_streams(uuid, bigint[], integer[]) from reos_app"
+        )
         try:
             with pytest.raises(Exception, match="The database is not available"):
                 await _start_of(hub, account)

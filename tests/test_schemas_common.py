@@ -127,7 +127,7 @@ def test_numbers_are_read_exactly() -> None:
     assert parsed["a"] == Decimal("0.1") and isinstance(parsed["a"], Decimal)
     assert parsed["b"] == 7 and isinstance(parsed["b"], int)
     assert parsed["c"] == Decimal("1e999")
-    assert parsed["d"] == Decimal("123456789012345678901234567890123456789012345678901")
+    assert parsed["d"] == Decimal(123456789012345678901234567890123456789012345678901)
 
 
 HOSTILE_NUMBERS = [

@@ -398,12 +398,11 @@ async def test_the_status_counts_the_streams_of_all_processes(
     }
     assert await status() == expected
     await publish(pool, account, make_event())
-    async with serving(settings) as second:
-        async with connected(served.url, auth) as one, connected(second.url, auth) as two:
-            assert (await one.next()).id == (await two.next()).id == 1
-            assert await status() == expected | {"active_connections": 2, "last_event_id": 1}
-            await publish(pool, account, make_event())
-            assert (await one.next()).id == (await two.next()).id == 2
+    async with serving(settings) as second, connected(served.url, auth) as one, connected(second.url, auth) as two:
+        assert (await one.next()).id == (await two.next()).id == 1
+        assert await status() == expected | {"active_connections": 2, "last_event_id": 1}
+        await publish(pool, account, make_event())
+        assert (await one.next()).id == (await two.next()).id == 2
 
     async def is_zero() -> bool:
         return bool((await status())["active_connections"] == 0)
@@ -519,14 +518,13 @@ async def test_reconnects_at_random_get_exactly_the_committed_events(
 async def test_the_streams_end_cleanly_when_the_service_stops(
     settings: Settings, pool: Database, account: Account, auth: dict[str, str]
 ) -> None:
-    async with serving(settings) as stopping:
-        async with connected(stopping.url, auth) as client:
-            await client.next()
-            began = time.monotonic()
-            await stopping.stop()
-            assert time.monotonic() - began < 1.5
-            assert await client.ended(1) == []
-            assert client.comments == [" the stream ends"]
+    async with serving(settings) as stopping, connected(stopping.url, auth) as client:
+        await client.next()
+        began = time.monotonic()
+        await stopping.stop()
+        assert time.monotonic() - began < 1.5
+        assert await client.ended(1) == []
+        assert client.comments == [" the stream ends"]
 
 
 async def test_a_draining_service_takes_no_new_streams(settings: Settings, auth: dict[str, str]) -> None:
@@ -542,7 +540,12 @@ async def test_a_draining_service_takes_no_new_streams(settings: Settings, auth:
 
 
 async def test_the_listening_connection_comes_back(
-    served: Served, http: httpx.AsyncClient, pool: Database, account: Account, auth: dict[str, str], database: TestDatabase
+    served: Served,
+    http: httpx.AsyncClient,
+    pool: Database,
+    account: Account,
+    auth: dict[str, str],
+    database: TestDatabase,
 ) -> None:
     conn = await asyncpg.connect(database.superuser_dsn)
     hub = served.app.ctx.context.hub

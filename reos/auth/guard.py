@@ -37,9 +37,7 @@ def authenticate(request: Request, settings: Settings) -> Principal:
     return Principal(claims.organization_id, claims.user_id, claims.session_id)
 
 
-def begin_authorised(
-    principal: Principal, permission: str | None, *, read_only: bool, require_verified: bool
-) -> str:
+def begin_authorised(principal: Principal, permission: str | None, *, read_only: bool, require_verified: bool) -> str:
     """The text that opens the principal's transaction and refuses by SQLSTATE who may not go on.
 
     It is one simple-protocol string, so only formatted integers and constants of the code go into it.

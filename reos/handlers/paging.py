@@ -18,7 +18,9 @@ PURPOSE = "cursor"
 MAX_SORT_KEYS = 4
 
 
-def page_request(call: Call, listing: Listing, query: ListQuery, filters: Mapping[str, Any], default: str) -> PageRequest:
+def page_request(
+    call: Call, listing: Listing, query: ListQuery, filters: Mapping[str, Any], default: str
+) -> PageRequest:
     """What the list parameters ask for. Raises ValidationError for a sort or cursor that is none."""
     sort = _parse_sort(listing, query.sort or default)
     after = None

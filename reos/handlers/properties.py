@@ -98,9 +98,7 @@ async def delete_property(call: Call, property_id: int) -> Answer:
     return NO_CONTENT
 
 
-@post(
-    bp, "/properties/{property_id}/restore", "property:update", response=Property, status=200, is_tagged=True
-)
+@post(bp, "/properties/{property_id}/restore", "property:update", response=Property, status=200, is_tagged=True)
 async def restore_property(call: Call, property_id: int) -> Record:
     """Undo the deletion of a property."""
     await queries.lock_deleted(call.conn, property_id)
@@ -197,9 +195,7 @@ async def list_property_activities(call: Call, property_id: int, query: SubListQ
 async def create_property_activity(call: Call, property_id: int, body: ActivityCreate) -> Answer:
     """Add an activity."""
     await queries.require(call.conn, property_id)
-    created = await queries.create_activity(
-        call.conn, property_id, body.activity_type, body.description, body.metadata
-    )
+    created = await queries.create_activity(call.conn, property_id, body.activity_type, body.description, body.metadata)
     return _created_below(call, property_id, "activity", created)
 
 

@@ -106,9 +106,7 @@ class Call:
 
     def publish(self, type: str, resource_id: int | None, data: Any) -> None:
         """Collect an event; the resource's type is the first part of the event's."""
-        self.events.append(
-            Event(type=type, resource_type=type.partition(".")[0], resource_id=resource_id, data=data)
-        )
+        self.events.append(Event(type=type, resource_type=type.partition(".")[0], resource_id=resource_id, data=data))
 
     def if_match(self, current: Mapping[str, Any] | Any) -> None:
         """Compare If-Match with what GET would give now. The row must be locked before.

@@ -16,7 +16,6 @@ an id of the path. The order of refusals is 401, 413/415/400, 401/403, 422, 404,
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -89,7 +88,9 @@ class Endpoint:
 ENDPOINTS: list[Endpoint] = []
 
 
-def _route(method: str, bp: Blueprint, path: str, permission: str | None, **options: Any) -> Callable[[Handler], Handler]:
+def _route(
+    method: str, bp: Blueprint, path: str, permission: str | None, **options: Any
+) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
         hints = get_type_hints(handler)
         endpoint = Endpoint(

@@ -238,7 +238,7 @@ class RateLimiter:
         client.waiting.clear()
         try:
             allowances = await self._count(client, len(waiting)) if waiting else []
-        except Exception as error:  # noqa: BLE001, every one of those that wait raises it
+        except Exception as error:
             for answer in waiting:
                 if not answer.done():
                     answer.set_exception(error)
@@ -333,7 +333,7 @@ class RateLimiter:
             client.is_busy = True
         try:
             await self._counter.give_back(reserves)
-        except Exception as error:  # noqa: BLE001, they stay counted, and the next ones have to be given back too
+        except Exception as error:
             logger.warning("{} rate-limit reserves could not be given back: {}", len(reserves), error)
         finally:
             for client in over:

@@ -19,7 +19,13 @@ async def claim(conn: Connection, scope: bytes | None, key: str) -> Record:
 
 
 async def keep(
-    conn: Connection, scope: bytes | None, key: str, fingerprint: bytes, status: int, headers: dict[str, str], body: bytes
+    conn: Connection,
+    scope: bytes | None,
+    key: str,
+    fingerprint: bytes,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
 ) -> None:
     """Keep an answer in the transaction that made it."""
     if scope is None:

@@ -184,9 +184,7 @@ def _scans(listing: Listing, shape: _Shape, first: int) -> list[QueryBuilder]:
     return _single_key_scans(base, keys[0], shape, first, row_id)
 
 
-def _single_key_scans(
-    base: QueryBuilder, key: SortKey, shape: _Shape, first: int, row_id: Term
-) -> list[QueryBuilder]:
+def _single_key_scans(base: QueryBuilder, key: SortKey, shape: _Shape, first: int, row_id: Term) -> list[QueryBuilder]:
     is_descending = shape.sort[0][1]
     sign, order = ("<" if is_descending else ">"), _order(is_descending)
     column = LiteralValue(key.expression)

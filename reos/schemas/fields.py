@@ -369,7 +369,7 @@ def _check_free(value: Any, depth: int) -> Any:
     raise PydanticKnownError("json_type")
 
 
-def _check_double(value: int | float | Decimal) -> int | float:
+def _check_double(value: float | Decimal) -> int | float:
     """The number, if IEEE 754 binary64 holds it: exactly, or as the shortest decimal that names the double."""
     number = Decimal(value)
     # float() of a long Decimal is exact; of one with a huge exponent it is infinite or zero.
