@@ -130,9 +130,9 @@ async def tenant_transaction(
     Commits when the block ends, rolls back when it raises. For work that no request authorises:
     jobs, the event hub. Requests open theirs in the endpoint guard.
     """
-    async with database.acquire() as conn:
-        async with transaction(conn, begin_tenant(organization_id, user_id, read_only=read_only)):
-            yield conn
+    begin = begin_tenant(organization_id, user_id, read_only=read_only)
+    async with database.acquire() as conn, transaction(conn, begin):
+        yield conn
 
 
 @asynccontextmanager
@@ -157,7 +157,8 @@ async def fetch_existing(conn: Connection, statement: Statement, *args: Any) -> 
 
 async def fetch_all(conn: Connection, statement: Statement, *args: Any) -> list[Record]:
     """All rows of a `:many` statement."""
-    return await conn.fetch(statement.text, *args)
+    rows: list[Record] = await conn.fetch(statement.text, *args)
+    return rows
 
 
 async def fetch_value(conn: Connection, statement: Statement, *args: Any) -> Any:

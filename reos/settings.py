@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         """The address that links in mails start with, without a slash at the end."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
         return self.public_url or f"http://{host}:{self.port}"
 
     @property

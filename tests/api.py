@@ -122,7 +122,7 @@ class Api:
         """Another user of the organisation, with exactly these permissions, by a role of their own."""
         member = await self.add_user(admin)
         statement = (
-            "with role as (insert into roles (organization_id, name) select $1, 'Only for ' || $2::bigint returning id),"
+            "with role as (insert into roles (organization_id, name) values ($1, 'Only ' || $2::bigint) returning id),"
             " granted as (insert into role_permissions (organization_id, role_id, permission_id)"
             "  select $1, role.id, p.id from role, permissions p where p.name = any($3))"
             " insert into user_roles (organization_id, user_id, role_id) select $1, $2, id from role"

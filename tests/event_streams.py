@@ -285,16 +285,18 @@ class Client:
 async def connected(url: str, headers: dict[str, str] | None = None, **params: str | int) -> AsyncIterator[Client]:
     """An open stream. Fails unless the answer is 200."""
     # Without TLS there is nothing to verify, and loading the certificates takes longer than most tests.
-    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=60), verify=False) as http:
-        async with http.stream("GET", f"{url}/api/v1/sse/stream", headers=headers, params=params) as response:
-            assert response.status_code == 200, await response.aread()
-            client = Client(response)
-            reading = asyncio.create_task(client.read())
-            try:
-                yield client
-            finally:
-                reading.cancel()
-                await asyncio.wait([reading])
+    async with (
+        httpx.AsyncClient(timeout=httpx.Timeout(10, read=60), verify=False) as http,
+        http.stream("GET", f"{url}/api/v1/sse/stream", headers=headers, params=params) as response,
+    ):
+        assert response.status_code == 200, await response.aread()
+        client = Client(response)
+        reading = asyncio.create_task(client.read())
+        try:
+            yield client
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
 
 
 async def until(is_so: Callable[[], Any], seconds: float = 10) -> None:

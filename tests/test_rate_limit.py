@@ -94,7 +94,7 @@ class Rows:
         """Let the windows have begun earlier."""
         await self.conn.execute(
             "update rate_limits set used_at = used_at - $2::interval, started_at ="
-            " array(select s - $2::interval from unnest(started_at) with ordinality u (s, i) order by i) where key = $1",
+            " array(select s - $2::interval from unnest(started_at) with ordinality u(s, i) order by i) where key = $1",
             self._key(process, key),
             timedelta(**by),
         )

@@ -528,15 +528,18 @@ async def test_the_streams_end_cleanly_when_the_service_stops(
 
 
 async def test_a_draining_service_takes_no_new_streams(settings: Settings, auth: dict[str, str]) -> None:
-    async with serving(settings) as draining, httpx.AsyncClient(base_url=draining.url) as http:
-        async with connected(draining.url, auth) as client:
-            await client.next()
-            draining.app.ctx.draining = True
-            response = await http.get(STREAM, headers=auth)
-            assert_refused(response, 503, "DatabaseError")
-            assert int(response.headers["retry-after"]) > 0
-            draining.app.ctx.context.hub.drain()
-            assert await client.ended(1) == []
+    async with (
+        serving(settings) as draining,
+        httpx.AsyncClient(base_url=draining.url) as http,
+        connected(draining.url, auth) as client,
+    ):
+        await client.next()
+        draining.app.ctx.draining = True
+        response = await http.get(STREAM, headers=auth)
+        assert_refused(response, 503, "DatabaseError")
+        assert int(response.headers["retry-after"]) > 0
+        draining.app.ctx.context.hub.drain()
+        assert await client.ended(1) == []
 
 
 async def test_the_listening_connection_comes_back(

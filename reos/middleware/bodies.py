@@ -76,11 +76,12 @@ async def _receive(request: Request, limit: int) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)
+    stream: Any = request.stream
     chunks: list[bytes] = []
     received = 0
     try:
         async with asyncio.timeout(BODY_DEADLINE):
-            while request.stream is not None and (chunk := await request.stream.read()):
+            while stream is not None and (chunk := await stream.read()):
                 received += len(chunk)
                 if received > limit:
                     raise FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)

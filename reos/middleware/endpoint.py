@@ -292,10 +292,10 @@ async def _work(endpoint: Endpoint, call: Call, arguments: dict[str, Any]) -> An
         answer = _as_answer(endpoint, await endpoint.handler(call, **arguments))
     except asyncpg.IntegrityConstraintViolationError as error:
         raise from_constraint(error.constraint_name, error) from error
-    if endpoint.method in ("PUT", "PATCH", "DELETE") and not call.is_precondition_checked:
+    is_unchecked = endpoint.method in ("PUT", "PATCH", "DELETE") and not call.is_precondition_checked
+    if is_unchecked and call.request.headers.get("if-match", "*").strip() != "*":
         # The resource has no GET of its own, so no tag can match.
-        if call.request.headers.get("if-match", "*").strip() != "*":
-            raise PreconditionFailedError
+        raise PreconditionFailedError
     return answer
 
 
@@ -305,7 +305,8 @@ def _as_answer(endpoint: Endpoint, result: Any) -> Answer:
 
 async def _audit_denied(endpoint: Endpoint, call: Call) -> None:
     """A refused permission is audited in a transaction of its own, after the request's connection is back."""
-    assert call.principal is not None and endpoint.permission is not None
+    assert call.principal is not None
+    assert endpoint.permission is not None
     call.audits.clear()
     call.events.clear()
     call.audit("denied", endpoint.permission.partition(":")[0], None, {"permission": [None, endpoint.permission]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 from uuid import uuid4
 
 from loguru import logger
@@ -48,8 +49,9 @@ def install(app: Sanic, settings: Settings) -> None:
             headers["Connection"] = "close"
         _log(request, response, request_id)
 
-    app.register_middleware(start, "request", priority=100)
-    app.register_middleware(finish, "response", priority=100)
+    register: Any = app.register_middleware
+    register(start, "request", priority=100)
+    register(finish, "response", priority=100)
 
 
 def _log(request: Request, response: HTTPResponse, request_id: str) -> None:

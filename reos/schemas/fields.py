@@ -390,7 +390,9 @@ _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,12}))?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
 )
-_DAY = timedelta(days=1)
+# So far from the years 1 and 9999 that there is a date in every time zone.
+_EARLIEST = datetime.min + timedelta(days=2)  # noqa: DTZ901
+_LATEST = datetime.max - timedelta(days=2)  # noqa: DTZ901
 
 
 def _refuse_time(reason: str) -> NoReturn:
@@ -419,7 +421,7 @@ def _parse_time(value: Any) -> tuple[date, datetime | None]:
         moment = moment.replace(tzinfo=_parse_offset(offset))
     except ValueError:
         _refuse_time("no such date, time or offset")
-    if not datetime.min + 2 * _DAY < moment.replace(tzinfo=None) < datetime.max - 2 * _DAY:
+    if not _EARLIEST < moment.replace(tzinfo=None) < _LATEST:
         _refuse_time("out of range")
     return day, moment
 
