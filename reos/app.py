@@ -5,6 +5,7 @@ from __future__ import annotations
 from sanic import Sanic
 from sanic.config import Config
 
+from reos.auth.login_guard import LoginGuard
 from reos.auth.signing import Signer
 from reos.context import Context
 from reos.db import Database
@@ -59,6 +60,7 @@ async def open_parts(app: Sanic) -> None:
         settings=settings,
         database=database,
         signer=Signer(settings.jwt_secret_key),
+        login_guard=LoginGuard(),
         limiter=limiter,
         storage=make_storage(settings),
         hub=hub,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from reos.auth.login_guard import LoginGuard
 from reos.auth.signing import Signer
 from reos.db import Database
 from reos.settings import Settings
@@ -17,6 +18,7 @@ class Context:
     settings: Settings
     database: Database
     signer: Signer
+    login_guard: LoginGuard
     limiter: Any
     storage: Any
     hub: Any

@@ -115,10 +115,17 @@ async def transaction(conn: Connection, begin: str) -> AsyncIterator[None]:
 def begin_tenant(organization_id: int, user_id: int | None = None, *, read_only: bool = False) -> str:
     """The text that opens a transaction of one organisation. Only integers and constants go into it."""
     mode = " READ ONLY" if read_only else ""
-    return (
-        f"BEGIN{mode}; SET LOCAL reos.organization_id = '{organization_id:d}';"
-        f" SET LOCAL reos.user_id = '{user_id or 0:d}'"
-    )
+    return f"BEGIN{mode}; {set_tenant(organization_id, user_id)}"
+
+
+def set_tenant(organization_id: int, user_id: int | None = None) -> str:
+    """The text that makes a transaction one of this organisation and user."""
+    return f"SET LOCAL reos.organization_id = '{organization_id:d}'; SET LOCAL reos.user_id = '{user_id or 0:d}'"
+
+
+async def enter_tenant(conn: Connection, organization_id: int, user_id: int | None = None) -> None:
+    """Give a transaction its tenant that began without one, because only a token in the body names it."""
+    await conn.execute(set_tenant(organization_id, user_id))
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import asyncpg
 from sanic import Request
 
 from reos.auth.tokens import read_access_token
+from reos.db import set_tenant
 from reos.errors import (
     AuthenticationError,
     AuthorizationError,
@@ -45,8 +46,7 @@ def begin_authorised(principal: Principal, permission: str | None, *, read_only:
     mode = " READ ONLY" if read_only else ""
     wanted = f"'{permission}'" if permission else "null"
     return (
-        f"BEGIN{mode}; SET LOCAL reos.organization_id = '{principal.organization_id:d}';"
-        f" SET LOCAL reos.user_id = '{principal.user_id:d}';"
+        f"BEGIN{mode}; {set_tenant(principal.organization_id, principal.user_id)};"
         f" SELECT authorise({principal.user_id:d}, {principal.session_id:d}, {wanted},"
         f" {'true' if require_verified else 'false'})"
     )

@@ -72,6 +72,12 @@ class Call:
         return self.principal.user_id
 
     @property
+    def session_id(self) -> int:
+        if self.principal is None:
+            raise AuthenticationError
+        return self.principal.session_id
+
+    @property
     def client_address(self) -> str:
         """The client's address, through as many proxies as PROXIES_COUNT says."""
         return str(self.request.client_ip)

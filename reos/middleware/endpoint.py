@@ -70,6 +70,7 @@ class Endpoint:
     is_tagged: bool  # whether the answer carries what the resource's GET would give, and its tag
     is_secret: bool  # whether a kept answer is encrypted
     takes_body_optionally: bool
+    ignores_key: bool = False  # Idempotency-Key means nothing here
     is_stream: bool = False  # the handler authorises, judges its query and writes its response itself
 
     @property
@@ -82,7 +83,7 @@ class Endpoint:
 
     @property
     def takes_idempotency_key(self) -> bool:
-        return not self.is_read and self.has_transaction
+        return not self.is_read and self.has_transaction and not self.ignores_key
 
 
 ENDPOINTS: list[Endpoint] = []
@@ -108,6 +109,7 @@ def _route(
             is_tagged=options.get("is_tagged", method in ("GET", "PUT", "PATCH") and not options.get("is_stream")),
             is_secret=options.get("is_secret", False),
             takes_body_optionally=options.get("takes_body_optionally", False),
+            ignores_key=options.get("ignores_key", False),
             is_stream=options.get("is_stream", False),
         )
         ENDPOINTS.append(endpoint)
