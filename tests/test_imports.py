@@ -20,7 +20,7 @@ FILES = sorted((ROOT / "reos").rglob("*.py"))
 
 # The rows import only from their own row and those below. The lowest may be imported by anybody.
 LAYERS = [
-    ["settings", "errors", "encoding", "log", "sql", "processes"],
+    ["settings", "errors", "encoding", "log", "sql", "processes", "demo"],
     ["db"],
     ["schemas"],
     ["queries"],

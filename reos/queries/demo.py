@@ -1,0 +1,62 @@
+"""The demo data: whether it is there, and its rows in bulk. All but `list_present` and `lock` are of the tenant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reos.db import Connection, execute, fetch_all
+from reos.sql import load
+
+SQL = load("demo")
+
+Rows = list[dict[str, Any]]
+
+
+async def list_present(conn: Connection, email_keys: list[str]) -> list[str]:
+    """Those of the addresses that somebody logs in with, of whatever organisation."""
+    return [row["email"] for row in await fetch_all(conn, SQL.list_present, email_keys)]
+
+
+async def lock(conn: Connection) -> None:
+    """Keep other seeders waiting until the transaction ends."""
+    await execute(conn, SQL.lock_seeding)
+
+
+async def set_settings(conn: Connection, settings: dict[str, Any]) -> None:
+    await execute(conn, SQL.set_organization_settings, settings)
+
+
+async def create_users(conn: Connection, users: Rows) -> dict[str, int]:
+    """Their ids by `email`. They are verified, and have neither a log-in nor a role yet."""
+    return {row["email"]: row["id"] for row in await fetch_all(conn, SQL.create_users, users)}
+
+
+async def create_logins(conn: Connection, logins: Rows) -> None:
+    await execute(conn, SQL.create_logins, logins)
+
+
+async def grant_roles(conn: Connection, grants: Rows) -> None:
+    """Give each `user_id` the system role of the name `role`."""
+    await execute(conn, SQL.grant_roles, grants)
+
+
+async def create_properties(conn: Connection, rows: Rows) -> dict[str, int]:
+    """Their ids by `address`."""
+    return {row["address"]: row["id"] for row in await fetch_all(conn, SQL.create_properties, rows)}
+
+
+async def create_images(conn: Connection, rows: Rows) -> None:
+    """Pictures with their stored files, which lie in the storage already."""
+    await execute(conn, SQL.create_images, rows)
+
+
+async def create_valuations(conn: Connection, rows: Rows) -> None:
+    await execute(conn, SQL.create_valuations, rows)
+
+
+async def create_notes(conn: Connection, rows: Rows) -> None:
+    await execute(conn, SQL.create_notes, rows)
+
+
+async def create_activities(conn: Connection, rows: Rows) -> None:
+    await execute(conn, SQL.create_activities, rows)

@@ -1,0 +1,181 @@
+"""Loads the demo data of `reos.demo`: all of it in one transaction, or none."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from reos import demo
+from reos.auth.passwords import hash_password
+from reos.db import Connection, Database, plain_transaction
+from reos.errors import StorageServiceError
+from reos.integrations.storage import Storage, make_storage
+from reos.queries import auth
+from reos.queries import demo as queries
+from reos.queries.users import email_key
+from reos.seed import market
+from reos.seed.market import Listing, Rows
+from reos.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn picture of a listing, and where it will lie."""
+
+    title: str
+    data: bytes
+    thumbnail: bytes
+
+
+async def seed(settings: Settings) -> bool:
+    """Load the demo data; False when it is there already, which is so when anybody has one of its addresses.
+
+    Raises DatabaseError, StorageServiceError.
+    """
+    database = await Database.connect(settings)
+    try:
+        async with plain_transaction(database) as conn:
+            if await _is_there(conn):
+                return False
+        return await _load(database, make_storage(settings))
+    finally:
+        await database.close()
+
+
+async def _is_there(conn: Connection) -> bool:
+    return bool(await queries.list_present(conn, [email_key(user[5]) for user in demo.USERS]))
+
+
+async def _load(database: Database, storage: Storage) -> bool:
+    now = datetime.now(UTC)
+    listings = {key: market.make_listings(key, now) for key, *_ in demo.ORGANIZATIONS}
+    pictures, hashes = await asyncio.gather(
+        asyncio.to_thread(_draw, [listing for some in listings.values() for listing in some]),
+        asyncio.gather(*(hash_password(user[6]) for user in demo.USERS)),
+    )
+    stored: list[str] = []
+    try:
+        async with plain_transaction(database) as conn:
+            await queries.lock(conn)
+            if await _is_there(conn):
+                return False
+            for organization in demo.ORGANIZATIONS:
+                offered = listings[organization[0]]
+                organization_id, users = await _create_users(conn, organization, hashes)
+                await _create_listings(conn, offered, users, now)
+                rows = await _store(storage, organization_id, offered, pictures, stored)
+                await queries.create_images(conn, rows)
+    except BaseException:
+        for key in stored:
+            with suppress(StorageServiceError):  # What made us stop is the error to tell.
+                await storage.delete(key)
+        raise
+    return True
+
+
+async def _create_users(
+    conn: Connection, organization: tuple[str, str, str, dict[str, Any]], hashes: list[str]
+) -> tuple[int, dict[str, list[int]]]:
+    """Register the organisation, which becomes the transaction's tenant, and add its users: their ids by role."""
+    key, name, slug, settings = organization
+    people = [(*user, password_hash) for user, password_hash in zip(demo.USERS, hashes, strict=True) if user[0] == key]
+    (_, _, first_name, last_name, phone, email, _, password_hash), *others = people
+    admin = await auth.register(
+        conn,
+        organization_name=name,
+        slug=slug,
+        email=email,
+        email_key=email_key(email),
+        password_hash=password_hash,
+        first_name=first_name,
+        last_name=last_name,
+        phone=phone,
+    )
+    await queries.set_settings(conn, settings)
+    await auth.verify_user(conn, admin["user_id"])
+    ids = await queries.create_users(
+        conn,
+        [
+            {"email": email, "first_name": first_name, "last_name": last_name, "phone": phone}
+            for _, _, first_name, last_name, phone, email, _, _ in others
+        ],
+    )
+    await queries.create_logins(
+        conn,
+        [
+            {"user_id": ids[email], "email_key": email_key(email), "password_hash": password_hash}
+            for *_, email, _, password_hash in others
+        ],
+    )
+    await queries.grant_roles(conn, [{"user_id": ids[user[5]], "role": user[1]} for user in others])
+    users = {"Admin": [admin["user_id"]]}
+    for user in others:
+        users.setdefault(user[1], []).append(ids[user[5]])
+    return admin["organization_id"], users
+
+
+async def _create_listings(
+    conn: Connection, listings: list[Listing], users: dict[str, list[int]], now: datetime
+) -> None:
+    """The listings, each with an agent, and what was said about them."""
+    agents = users.get("Agent", users["Admin"])
+    for number, listing in enumerate(listings):
+        listing.agent_id = agents[number % len(agents)]
+    ids = await queries.create_properties(conn, [market.property_row(listing) for listing in listings])
+    for listing in listings:
+        listing.id = ids[listing.address]
+    await queries.create_valuations(conn, market.make_valuations(listings, now))
+    await queries.create_notes(conn, market.make_notes(listings, now))
+    await queries.create_activities(conn, market.make_activities(listings, now))
+
+
+def _draw(listings: list[Listing]) -> dict[str, list[Picture]]:
+    """Pictures by address: the building, and a plan of what has bedrooms."""
+    from reos.seed import drawings
+
+    pictures: dict[str, list[Picture]] = {}
+    for listing in listings:
+        rng = market.random_for("picture", listing.address)
+        pictures[listing.address] = [
+            Picture("From the street", *drawings.to_jpeg(drawings.draw_outside(listing.property_type, rng)))
+        ]
+        if listing.bedrooms and listing.bedrooms <= 5:
+            plan = drawings.to_jpeg(drawings.draw_plan(listing.bedrooms, rng))
+            pictures[listing.address].append(Picture("Floor plan", *plan))
+    return pictures
+
+
+async def _store(
+    storage: Storage,
+    organization_id: int,
+    listings: list[Listing],
+    pictures: dict[str, list[Picture]],
+    stored: list[str],
+) -> Rows:
+    """Put the pictures into the storage; the rows for them. Each key is noted in `stored` before it is used."""
+    rows, files = [], []
+    for listing in listings:
+        for order, picture in enumerate(pictures[listing.address]):
+            keys = [f"{organization_id}/images/{uuid4().hex}" for _ in range(2)]
+            files += [(keys[0], picture.data), (keys[1], picture.thumbnail)]
+            rows.append(
+                {
+                    "property_id": listing.id,
+                    "title": picture.title,
+                    "order": order,
+                    "is_primary": order == 0,
+                    "created_by": listing.agent_id,
+                    "created_at": listing.created_at,
+                    "storage_key": keys[0],
+                    "size_bytes": len(picture.data),
+                    "thumbnail_key": keys[1],
+                    "thumbnail_bytes": len(picture.thumbnail),
+                }
+            )
+    stored += [key for key, _ in files]
+    await asyncio.gather(*(storage.put(key, data, "image/jpeg") for key, data in files))
+    return rows

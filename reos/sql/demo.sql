@@ -1,0 +1,73 @@
+-- name: list_present :many
+-- Which of the addresses somebody logs in with, before a tenant is known.
+select email from unnest($1::text[]) as email, read_login(email, '', interval '0') as login
+where login.user_id is not null and login.is_active
+
+-- name: lock_seeding :exec
+-- Of two seeders the second waits, and then finds everything there.
+select pg_advisory_xact_lock(7235926018)
+
+-- name: set_organization_settings :exec
+update organizations set settings = $1, updated_at = now() where id = current_organization_id()
+
+-- name: create_users :many
+insert into users (organization_id, email, first_name, last_name, phone, is_verified)
+select current_organization_id(), u.email, u.first_name, u.last_name, u.phone, true
+from jsonb_to_recordset($1) as u (email text, first_name text, last_name text, phone text)
+returning id, email
+
+-- name: create_logins :exec
+-- The app role reaches neither the hashes nor the addresses of other organisations.
+select create_login(l.user_id, l.email_key, l.password_hash)
+from jsonb_to_recordset($1) as l (user_id bigint, email_key text, password_hash text)
+
+-- name: grant_roles :exec
+insert into user_roles (organization_id, user_id, role_id)
+select r.organization_id, g.user_id, r.id
+from jsonb_to_recordset($1) as g (user_id bigint, role text) join roles r on r.name = g.role
+
+-- name: create_properties :many
+insert into properties (organization_id, address, city, state, zip_code, latitude, longitude, property_type, status,
+    price, bedrooms, bathrooms, square_feet, lot_size, year_built, description, features, created_by, created_at,
+    updated_at)
+select current_organization_id(), r.address, r.city, r.state, r.zip_code, r.latitude, r.longitude, r.property_type,
+    r.status, r.price, r.bedrooms, r.bathrooms, r.square_feet, r.lot_size, r.year_built, r.description, r.features,
+    r.created_by, r.created_at, r.updated_at
+from jsonb_populate_recordset(null::properties, $1) r
+returning id, address
+
+-- name: create_images :exec
+-- The files are of the same statement, so there is none that no picture uses.
+with given as (
+    select * from jsonb_to_recordset($1) as g (property_id bigint, title text, "order" integer, is_primary boolean,
+        created_by bigint, created_at timestamptz, storage_key text, size_bytes bigint, thumbnail_key text,
+        thumbnail_bytes bigint)
+),
+files as (
+    insert into stored_files (organization_id, storage_key, content_type, size_bytes, is_public, is_pending)
+    select current_organization_id(), key, 'image/jpeg', size, true, false
+    from given, lateral (values (storage_key, size_bytes), (thumbnail_key, thumbnail_bytes)) as file (key, size)
+    returning id, storage_key
+)
+insert into property_images (organization_id, property_id, file_id, thumbnail_file_id, title, "order", is_primary,
+    created_by, created_at)
+select current_organization_id(), g.property_id, f.id, t.id, g.title, g."order", g.is_primary, g.created_by,
+    g.created_at
+from given g
+join files f on f.storage_key = g.storage_key
+join files t on t.storage_key = g.thumbnail_key
+
+-- name: create_valuations :exec
+insert into property_valuations (organization_id, property_id, value, valuation_date, source, created_by, created_at)
+select current_organization_id(), r.property_id, r.value, r.valuation_date, r.source, r.created_by, r.created_at
+from jsonb_populate_recordset(null::property_valuations, $1) r
+
+-- name: create_notes :exec
+insert into property_notes (organization_id, property_id, content, created_by, created_at)
+select current_organization_id(), r.property_id, r.content, r.created_by, r.created_at
+from jsonb_populate_recordset(null::property_notes, $1) r
+
+-- name: create_activities :exec
+insert into property_activities (organization_id, property_id, activity_type, description, created_by, created_at)
+select current_organization_id(), r.property_id, r.activity_type, r.description, r.created_by, r.created_at
+from jsonb_populate_recordset(null::property_activities, $1) r
