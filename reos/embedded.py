@@ -206,14 +206,17 @@ class EmbeddedPostgres:
         self.stop()
 
     def _last_words(self) -> str:
-        """The last fatal line of the log, or else of what was said before there was one."""
+        """The last fatal line of what this start said before it had a log, or else of the newest log."""
         self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").splitlines()
+        said = self._stderr.read().decode(errors="replace").splitlines()
         logs = sorted((self.layout.home / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
-        for path in logs[-1:]:
-            lines += path.read_text(errors="replace").splitlines()[-20:]
-        fatal = [line for line in lines if "FATAL" in line or "could not" in line]
-        return (fatal or lines or ["it said nothing."])[-1]
+        logged = [line for path in logs[-1:] for line in path.read_text(errors="replace").splitlines()[-20:]]
+        # Sessions that came too early were told so by FATAL lines of their own.
+        fatal = [
+            [line for line in lines if ("FATAL" in line or "could not" in line) and "starting up" not in line]
+            for lines in (said, logged)
+        ]
+        return (fatal[0] or fatal[1] or said or logged or ["it said nothing."])[-1]
 
 
 def start(data_dir: Path, *, durable: bool = True, binaries: Path | None = None) -> EmbeddedPostgres:

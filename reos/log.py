@@ -100,14 +100,21 @@ def _claim_name(directory: Path, component: str) -> str:
 
 
 def _compress(path: str) -> None:
-    """Compress a rotated file in a thread: it takes a second, which an event loop does not have."""
-    threading.Thread(target=_compress_now, args=(path,), name="log-compression").start()
+    """Compress a rotated file in a thread: it takes a second, which an event loop does not have.
+
+    loguru looks for old files to remove meanwhile. So the plain file goes out of its sight, since it will vanish at
+    any moment, and the packed one, which will stay, is there to be counted from the beginning.
+    """
+    plain, packed = Path(path).with_name(f".{Path(path).name}"), f"{path}.gz"
+    os.rename(path, plain)
+    Path(packed).touch()
+    threading.Thread(target=_compress_now, args=(plain, packed), name="log-compression").start()
 
 
-def _compress_now(path: str) -> None:
-    with open(path, "rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
-        shutil.copyfileobj(plain, packed)
-    os.unlink(path)
+def _compress_now(plain: Path, packed: str) -> None:
+    with open(plain, "rb") as source, gzip.open(packed, "wb") as target:
+        shutil.copyfileobj(source, target)
+    plain.unlink()
 
 
 def _add_context(record: Record) -> None:

@@ -41,7 +41,8 @@ def authenticate(request: Request, settings: Settings) -> Principal:
 def begin_authorised(principal: Principal, permission: str | None, *, read_only: bool, require_verified: bool) -> str:
     """The text that opens the principal's transaction and refuses by SQLSTATE who may not go on.
 
-    It is one simple-protocol string, so only formatted integers and constants of the code go into it.
+    `permission` may name several, with a space between them. It is one simple-protocol string, so only formatted
+    integers and constants of the code go into it.
     """
     mode = " READ ONLY" if read_only else ""
     wanted = f"'{permission}'" if permission else "null"
@@ -58,9 +59,8 @@ def refusal(error: asyncpg.PostgresError, permission: str | None) -> ReosError |
         case "REA01":
             return InvalidTokenError("The session has ended.")
         case "REA02":
-            return InsufficientPermissionsError(
-                f"This needs the permission {permission}.", required_permission=permission
-            )
+            missing = getattr(error, "detail", None) or permission
+            return InsufficientPermissionsError(f"This needs the permission {missing}.", required_permission=missing)
         case "REA03":
             return OrganizationNotActiveError()
         case "REA04":

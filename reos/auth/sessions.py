@@ -19,9 +19,7 @@ def make_tokens(
     settings: Settings, signer: Signer, *, organization_id: int, user_id: int, session_id: int, generation: int
 ) -> dict[str, Any]:
     """The answer with a fresh access token and the refresh token of a session's generation."""
-    access_token = issue_access_token(
-        settings, user_id=user_id, organization_id=organization_id, session_id=session_id
-    )
+    access_token = issue_access_token(settings, user_id=user_id, organization_id=organization_id, session_id=session_id)
     return {
         "access_token": access_token,
         "refresh_token": refresh_token(signer, organization_id, session_id, generation),

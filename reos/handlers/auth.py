@@ -98,9 +98,7 @@ async def log_in(call: Call, body: Login) -> dict[str, Any]:
     A wrong try is answered late, later with each in a row, and after the fifth the account is locked for a while.
     """
     context = call.context
-    login = LoginTry(
-        body.email, body.password, call.client_address, call.user_agent, call.request.ctx.request_id
-    )
+    login = LoginTry(body.email, body.password, call.client_address, call.user_agent, call.request.ctx.request_id)
     verified = await verify_login(context.database, context.signer, context.login_guard, context.settings, login)
     organization_id, user_id = verified.organization_id, verified.user_id
     async with tenant_transaction(context.database, organization_id, user_id) as call.connection:

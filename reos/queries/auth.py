@@ -52,9 +52,7 @@ async def record_failure(
     window: timedelta,
 ) -> bool:
     """Count a wrong try if `seen` is still the count; whether it was."""
-    counted = await fetch_value(
-        conn, SQL.record_login_failure, email_key, address_key, seen, wait, is_locked, window
-    )
+    counted = await fetch_value(conn, SQL.record_login_failure, email_key, address_key, seen, wait, is_locked, window)
     return bool(counted)
 
 
@@ -68,9 +66,7 @@ async def add_lookup(
 ) -> int:
     """Leave it to a job to find out whose address it is: the id of the look-up."""
     return int(
-        await fetch_value(
-            conn, SQL.add_address_lookup, kind, email, email_key, ip_address, user_agent, request_id
-        )
+        await fetch_value(conn, SQL.add_address_lookup, kind, email, email_key, ip_address, user_agent, request_id)
     )
 
 
