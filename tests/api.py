@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import documented
 import httpx
 from conftest import TestDatabase
 from event_streams import Account, add_user, as_owner, make_settings, register, serving
+from sanic import Sanic
 
 from reos.context import Context
 from reos.db import Database
@@ -49,8 +51,11 @@ class Client:
     async def request(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
     ) -> httpx.Response:
-        """Any request; a path that begins with a slash lies below /api/v1."""
-        return await self.http.request(method, PREFIX + path, headers={**self.headers, **(headers or {})}, **options)
+        """Any request below /api/v1. The answer's form is checked against the API's document."""
+        sent = {**self.headers, **(headers or {})}
+        response = await self.http.request(method, PREFIX + path, headers=sent, **options)
+        documented.check(method, response)
+        return response
 
     async def call(self, method: str, path: str, *, status: int, **options: Any) -> Any:
         """The parsed body of an answer that must have this status (None when it is empty)."""
@@ -91,6 +96,7 @@ class Client:
 class Api:
     """A served app and the ways to its database."""
 
+    app: Sanic
     url: str
     http: httpx.AsyncClient
     settings: Settings
@@ -162,7 +168,7 @@ async def served_api(database: TestDatabase, data_dir: Path, **overrides: Any) -
         # Without TLS there is nothing to verify, and loading the certificates takes longer than most tests.
         limits = httpx.Limits(max_connections=200)
         async with httpx.AsyncClient(base_url=served.url, timeout=30, verify=False, limits=limits) as http:
-            yield Api(served.url, http, settings, served.app.ctx.context, database.owner_dsn)
+            yield Api(served.app, served.url, http, settings, served.app.ctx.context, database.owner_dsn)
 
 
 __all__ = ["Account", "Api", "Client", "served_api"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from loguru import logger
+
 from reos.auth.signing import Signer
 from reos.auth.tokens import RefreshClaims, issue_access_token, read_refresh_token, refresh_hash, refresh_token
 from reos.db import Connection, Database, Record, tenant_transaction
@@ -37,15 +39,15 @@ async def open_session(
     user_id: int,
     ip_address: str,
     user_agent: str | None,
-) -> tuple[int, dict[str, Any]]:
-    """A new session of the tenant's user: its id and its first tokens."""
+) -> dict[str, Any]:
+    """The first tokens of a new session of the tenant's user."""
     days = settings.jwt_refresh_token_expire_days
     session_id = await sessions.create(conn, user_id, ip_address, user_agent, days)
     tokens = make_tokens(
         settings, signer, organization_id=organization_id, user_id=user_id, session_id=session_id, generation=0
     )
     await sessions.rotate(conn, session_id, 0, refresh_hash(tokens["refresh_token"]), days)
-    return session_id, tokens
+    return tokens
 
 
 async def refresh(database: Database, settings: Settings, signer: Signer, token: str) -> dict[str, Any]:
@@ -95,6 +97,7 @@ async def _next_generation(
         return present + 1
     if claims.generation == present - 1 and session["is_just_rotated"]:
         return present
+    logger.warning("Session {} ends: an old refresh token was used again", claims.session_id)
     await sessions.revoke(conn, claims.session_id, session["user_id"])
     return None
 

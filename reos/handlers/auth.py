@@ -76,7 +76,7 @@ async def register(call: Call, body: Registration) -> Answer:
         phone=body.phone,
     )
     organization_id, user_id = row["organization_id"], row["user_id"]
-    _, tokens = await _open_session(call, organization_id, user_id)
+    tokens = await _open_session(call, organization_id, user_id)
     user = _user_of(await auth.get_me(call.conn, user_id))
     call.audit("create", "organization", organization_id, {"name": [None, name]}, user_id=user_id)
     call.audit("create", "user", user_id, audit.created(user), user_id=user_id)
@@ -103,14 +103,14 @@ async def log_in(call: Call, body: Login) -> dict[str, Any]:
     organization_id, user_id = verified.organization_id, verified.user_id
     async with tenant_transaction(context.database, organization_id, user_id) as call.connection:
         await admit(call.conn, verified, context.settings)
-        session_id, tokens = await _open_session(call, organization_id, user_id)
+        tokens = await _open_session(call, organization_id, user_id)
         user = _user_of(await auth.get_me(call.conn, user_id))
-        call.audit("login", "session", session_id, user_id=user_id)
+        call.audit("login", "user", user_id, user_id=user_id)
         await events.record_changes(call.conn, call.audits, [])
     return tokens | {"user": user}
 
 
-async def _open_session(call: Call, organization_id: int, user_id: int) -> tuple[int, dict[str, Any]]:
+async def _open_session(call: Call, organization_id: int, user_id: int) -> dict[str, Any]:
     return await auth_sessions.open_session(
         call.conn,
         call.context.settings,
@@ -141,9 +141,8 @@ async def refresh(call: Call, body: Refresh) -> dict[str, Any]:
 @post(bp, "/auth/logout", ANY_USER, status=204, ignores_key=True)
 async def log_out(call: Call) -> Answer:
     """End this session."""
-    session_id = call.session_id
-    await sessions.revoke(call.conn, session_id, call.user_id)
-    call.audit("logout", "session", session_id)
+    await sessions.revoke(call.conn, call.session_id, call.user_id)
+    call.audit("logout", "user", call.user_id)
     return NO_CONTENT
 
 
