@@ -186,8 +186,8 @@ def _locked(dsn: str) -> Iterator[psycopg.Connection]:
 
 
 def _all(conn: psycopg.Connection, name: str, *args: Any) -> list[Any]:
-    """Run a statement of `roles.sql`; its rows."""
-    statement = getattr(sql.load("roles"), name)
+    """Run a statement of `database_roles.sql`; its rows."""
+    statement = getattr(sql.load("database_roles"), name)
     cursor = conn.execute(statement.text, args)
     return cursor.fetchall() if cursor.description else []
 
@@ -232,14 +232,14 @@ def _backend(dsn: str, conn: psycopg.Connection) -> Iterator[DatabaseBackend]:
         backend.break_lock()
         with backend.lock():
             backend.ensure_internal_schema_updated()
-            backend.execute(sql.load("roles").grant_list_of_applied.text)
+            backend.execute(sql.load("database_roles").grant_list_of_applied.text)
             yield backend
 
 
 def _backend_class(dsn: str) -> Callable[..., DatabaseBackend]:
     from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
-    statements = sql.load("roles")
+    statements = sql.load("database_roles")
 
     class OwnerBackend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no types
         """A connection by our DSN, unparsed, as reos_owner; and a log that asks neither DNS nor the password file."""
