@@ -1,0 +1,1 @@
+drop table deal_stage_changes;

@@ -1,0 +1,3 @@
+drop function search_portfolio_ids(text[], integer);
+drop table portfolio_properties;
+drop table portfolios;
