@@ -27,6 +27,8 @@ Record: TypeAlias = asyncpg.Record
 ACQUIRE_TIMEOUT = 5.0  # seconds that a request waits for a connection
 MAX_WAITING = 2000  # requests that may wait for one at a time, in one process
 
+_READ_ONLY = "BEGIN READ ONLY"
+
 
 async def prepare_connection(conn: asyncpg.Connection, role: str = "reos_app") -> None:
     """Give a new connection its role and its jsonb codec.
@@ -100,16 +102,34 @@ class Database:
 
 @asynccontextmanager
 async def transaction(conn: Connection, begin: str) -> AsyncIterator[None]:
-    """Run `begin` (BEGIN and what belongs to it, in one round trip), then commit, or roll back on a raise."""
+    """Run `begin` (BEGIN and what belongs to it, in one round trip), then commit, or roll back on a raise.
+
+    A task that is cancelled (its client went away) rolls back, or, once COMMIT is on its way, finishes that first.
+    """
     try:
         await conn.execute(begin)
         yield
     except BaseException:
         # A broken connection has nothing to roll back; the server did it when the connection ended.
         if not conn.is_closed():
-            await asyncio.shield(conn.execute("ROLLBACK"))
+            await _finish(conn, "ROLLBACK")
         raise
-    await conn.execute("COMMIT")
+    if await (conn.execute("COMMIT") if begin.startswith(_READ_ONLY) else _finish(conn, "COMMIT")) != "COMMIT":
+        # That is how Postgres answers when a statement had failed and nobody told it to roll back.
+        raise RuntimeError("the transaction had failed already, so nothing was committed")
+
+
+async def _finish(conn: Connection, statement: str) -> str:
+    """Run the transaction's last statement to its end, also for a task that is cancelled meanwhile.
+
+    asyncpg would have the server cancel the statement, and whether it had committed nobody would know.
+    """
+    finishing = asyncio.ensure_future(conn.execute(statement))
+    try:
+        return await asyncio.shield(finishing)
+    except asyncio.CancelledError:
+        await asyncio.wait([finishing])
+        raise
 
 
 def begin_tenant(organization_id: int, user_id: int | None = None, *, read_only: bool = False) -> str:

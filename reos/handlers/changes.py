@@ -18,6 +18,6 @@ def _same(before: Any, value: Any) -> bool:
     if isinstance(before, float) and isinstance(value, Decimal):
         return before == float(value)
     if isinstance(before, list | dict):
-        # As JSON, because True and 1 are equal in Python only.
-        return encoding.dumps(before) == encoding.dumps(value)
+        # As JSON, because True and 1 are equal in Python only. The order of an object's fields means nothing.
+        return encoding.canonical(before) == encoding.canonical(value)
     return bool(before == value)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from typing import Any
+
 from sanic import Blueprint, HTTPResponse, Request
 
 from reos.context import Context
 from reos.db import tenant_transaction
 from reos.errors import ResourceNotFoundError
 from reos.handlers.images import FILE_PURPOSE
+from reos.middleware.call import is_known
+from reos.middleware.requests import streaming
 from reos.queries import stored_files
 
 bp = Blueprint("files")
@@ -30,19 +35,20 @@ async def get_file(request: Request, token: str) -> HTTPResponse | None:
         raise ResourceNotFoundError
     organization_id, file_id = numbers
     async with tenant_transaction(context.database, organization_id, read_only=True) as conn:
-        file = await stored_files.get(conn, file_id)
-    if file is None or not file["is_public"]:
+        file = await stored_files.get_public(conn, file_id)
+    if file is None:
         raise ResourceNotFoundError
     headers = {**HEADERS, "ETag": f'"{token}"'}
-    if request.headers.get("if-none-match", "").strip() == headers["ETag"]:
+    if is_known(request, headers["ETag"]):
         return HTTPResponse(None, 304, headers)
     headers["Content-Length"] = str(file["size_bytes"])
     if request.method == "HEAD":
         return HTTPResponse(None, 200, headers, content_type=file["content_type"])
     stored = await context.storage.open(file["storage_key"])
-    response = await request.respond(headers=headers, content_type=file["content_type"])
-    assert response is not None
-    async for chunk in stored.chunks:
-        await response.send(chunk)
-    await response.eof()
+    with streaming(request):
+        response: Any = await request.respond(headers=headers, content_type=file["content_type"])
+        async with aclosing(stored.chunks) as chunks:
+            async for chunk in chunks:
+                await response.send(chunk)
+        await response.eof()
     return None

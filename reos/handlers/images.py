@@ -8,9 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 from reos.db import tenant_transaction
-from reos.errors import FileTooLargeError, ValidationError
+from reos.errors import ValidationError
 from reos.integrations.images import inspect_image, make_thumbnail
-from reos.middleware.bodies import MAX_UPLOAD_BYTES
 from reos.middleware.call import Call
 from reos.queries import properties, stored_files
 from reos.schemas.properties import ImageUpload
@@ -29,22 +28,22 @@ class StoredImage:
 async def store_upload(call: Call, body: Any, ids: dict[str, int]) -> StoredImage | None:
     """Check and store an uploaded picture; None when the body is a link. Holds no connection while it works.
 
-    Raises InvalidFileTypeError (415), FileTooLargeError (413), ValidationError, ResourceNotFoundError.
+    None also when there is no such property: the work says so, and its answer is kept with an Idempotency-Key.
+    Raises InvalidFileTypeError (415), FileTooLargeError (413), ValidationError.
     """
     if not isinstance(body, ImageUpload):
         return None
     if call.file is None:
         raise ValidationError.of("file", "Field required", "missing")
     data = call.file.body
-    if len(data) > MAX_UPLOAD_BYTES:
-        raise FileTooLargeError(f"A picture may have {MAX_UPLOAD_BYTES} bytes.", limit=MAX_UPLOAD_BYTES)
     info = await inspect_image(data)
     thumbnail, thumbnail_type = await make_thumbnail(data)
     assert call.principal is not None
     organization_id = call.principal.organization_id
     keys = [f"{organization_id}/images/{uuid4().hex}" for _ in range(2)]
     async with tenant_transaction(call.context.database, organization_id, call.user_id) as conn:
-        await properties.require(conn, ids["property_id"])
+        if not await properties.exists(conn, ids["property_id"]):
+            return None
         file_id = await stored_files.create(conn, keys[0], info.content_type, len(data), is_public=True)
         thumbnail_id = await stored_files.create(conn, keys[1], thumbnail_type, len(thumbnail), is_public=True)
     await call.context.storage.put(keys[0], data, info.content_type)

@@ -25,7 +25,7 @@ def page_request(
     sort = _parse_sort(listing, query.sort or default)
     after = None
     if query.cursor is not None:
-        after = _open_cursor(call, listing, sort, query.cursor, _digest(call, sort, filters))
+        after = _open_cursor(call, listing, sort, query.cursor, _digest(call, listing, sort, filters))
     return PageRequest(
         limit=query.effective_limit,
         sort=sort,
@@ -42,7 +42,7 @@ def envelope(
     is_keyed = page.after is not None
     next_cursor = None
     if rows.last is not None:
-        next_cursor = _seal_cursor(call, rows.last, _digest(call, page.sort, filters))
+        next_cursor = _seal_cursor(call, rows.last, _digest(call, listing, page.sort, filters))
     pages = None
     if rows.total is not None and not is_keyed:
         pages = -(-rows.total // page.limit)
@@ -89,10 +89,10 @@ def _parse_sort(listing: Listing, text: str) -> tuple[tuple[str, bool], ...]:
     return tuple(keys)
 
 
-def _digest(call: Call, sort: tuple[tuple[str, bool], ...], filters: Mapping[str, Any]) -> str:
-    """What a cursor belongs to: this organisation, sort and filters."""
-    principal = call.principal
-    known = [principal.organization_id if principal else 0, sort, {k: str(v) for k, v in sorted(filters.items())}]
+def _digest(call: Call, listing: Listing, sort: tuple[tuple[str, bool], ...], filters: Mapping[str, Any]) -> str:
+    """What a cursor belongs to: this organisation, list, sort and filters."""
+    organization_id = call.principal.organization_id if call.principal else 0
+    known = [organization_id, listing.table, sort, {name: str(value) for name, value in sorted(filters.items())}]
     return blake2b(encoding.dumps(known), digest_size=12).hexdigest()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from sanic import Blueprint
 
 from reos.db import Record
-from reos.errors import ValidationError
+from reos.errors import ResourceNotFoundError, ValidationError
 from reos.handlers import images
 from reos.handlers.changes import differing
 from reos.handlers.paging import array, check_fields, envelope, page_request
@@ -39,6 +40,7 @@ bp = Blueprint("properties")
 
 DEFAULT_RADIUS_KM = 10.0
 _ITEM_FIELDS = tuple(PropertyItem.model_fields)
+_POINT = re.compile(r"([+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?) ?, ?([+-]?[0-9]{1,3}(?:\.[0-9]{1,20})?)")
 _NOT_FILTERS = frozenset({"search", "near", "radius_km"})
 
 
@@ -62,8 +64,6 @@ async def list_properties(call: Call, query: PropertyQuery) -> dict[str, Any]:
     if near is None and any(name == "distance" for name, _ in page.sort):
         raise ValidationError.of("sort", "distance needs near", "distance_without_near")
     rows = await queries.list_properties(call.conn, page, plain, search=query.search, near=near)
-    for item in rows.items if near else ():
-        item["distance_km"] = round(item["distance_km"], 2)
     return envelope(call, queries.LISTING, query, filters, page, rows)
 
 
@@ -124,6 +124,9 @@ async def create_property_image(call: Call, property_id: int, body: ImageCreate 
     """Add a picture: a link as JSON, or a file as multipart/form-data."""
     await queries.lock(call.conn, property_id)
     upload: images.StoredImage | None = call.prepared
+    if upload is None and isinstance(body, ImageUpload):
+        # When the file came, the property was not there.
+        raise ResourceNotFoundError
     created = await queries.create_image(
         call.conn,
         property_id,
@@ -210,12 +213,9 @@ def _near(query: PropertyQuery) -> tuple[float, float, float] | None:
     """Latitude, longitude and radius in km. Raises ValidationError."""
     if query.near is None:
         return None
-    parts = query.near.split(",")
-    try:
-        latitude, longitude = (float(part) for part in parts)
-    except ValueError:
-        latitude = longitude = float("nan")
+    found = _POINT.fullmatch(query.near)
+    latitude, longitude = (float(part) for part in found.groups()) if found else (91.0, 181.0)
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
-        raise ValidationError.of("near", "latitude,longitude in degrees", "near")
+        raise ValidationError.of("near", "Input should be latitude,longitude in degrees", "near")
     radius = DEFAULT_RADIUS_KM if query.radius_km is None else float(query.radius_km)
     return latitude, longitude, radius

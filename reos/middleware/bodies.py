@@ -1,16 +1,16 @@
-"""Reading a request's body: its size, its type, its bytes. What it means, the models say later."""
+"""Reading a request's body: its size, its type, and whether it can be parsed. What it means, the models say later."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from typing import Any
 
 from sanic import Request
-from sanic.exceptions import SanicException
-from sanic.request.form import File
+from sanic.headers import parse_content_header
 
 from reos.errors import FileTooLargeError, InvalidFileTypeError, InvalidInputError, RequestTimeoutError
 from reos.schemas.common import parse_json
@@ -19,6 +19,11 @@ from reos.settings import Settings
 BODY_DEADLINE = 60.0  # seconds in all: any received byte resets Sanic's own timers
 MULTIPART_OVERHEAD = 64 * 1024  # bytes for part headers and the fields beside the file
 MAX_UPLOAD_BYTES = 10 * 1024 * 1024
+MAX_PARTS = 100
+MAX_PART_HEADER_BYTES = 4096
+
+# RFC 2046, section 5.1.1.
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 
 
 class BodyKind(Enum):
@@ -30,46 +35,53 @@ class BodyKind(Enum):
     JSON_OR_FILE = "json_or_file"
 
 
+@dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """The file of a multipart body. Its name is the client's, and says nothing that could be relied on."""
+
+    name: str
+    body: bytes
+
+
 @dataclass(slots=True)
 class Body:
-    """A body's bytes, and for multipart/form-data its fields and its file."""
+    """A body as it was sent, and what it holds: a JSON object, or the fields and the file of a form."""
 
     data: bytes
+    json: dict[str, Any] | None = None
     form: dict[str, list[str]] | None = None
-    file: File | None = None
-
-    def json(self) -> Any:
-        """The parsed object; an empty body (where that is allowed) is an empty object. Raises InvalidInputError."""
-        return parse_json(self.data) if self.data else {}
+    file: UploadedFile | None = None
 
     def fingerprint_parts(self) -> list[bytes]:
-        """What tells two bodies apart; of multipart not the boundary but the parts."""
+        """What tells two bodies apart; of multipart not the boundary but the parts' names and contents."""
         if self.form is None:
             return [self.data]
-        parts = [f"{name}={value}".encode() for name in sorted(self.form) for value in self.form[name]]
+        parts = [(name, value.encode()) for name in sorted(self.form) for value in self.form[name]]
         if self.file is not None:
-            parts += [str(self.file.name).encode(), sha256(self.file.body).digest()]
-        return parts
+            parts.append(("file", self.file.body))
+        return [text for name, content in parts for text in (name.encode(), sha256(content).digest())]
 
 
-async def read_body(request: Request, settings: Settings, kind: BodyKind) -> Body:
-    """Read what was sent, within the size limit and a deadline.
+async def read_body(
+    request: Request, settings: Settings, kind: BodyKind, max_file_bytes: int = MAX_UPLOAD_BYTES
+) -> Body:
+    """Read and parse what was sent, within the size limit (`max_file_bytes` for a form with a file) and a deadline.
 
     Raises FileTooLargeError (413), InvalidFileTypeError (415), RequestTimeoutError (408), InvalidInputError (400).
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_multipart = kind is BodyKind.JSON_OR_FILE and content_type == "multipart/form-data"
-    data = await _receive(request, MAX_UPLOAD_BYTES + MULTIPART_OVERHEAD if is_multipart else settings.max_body_bytes)
+    data = await _receive(request, max_file_bytes + MULTIPART_OVERHEAD if is_multipart else settings.max_body_bytes)
     if kind is BodyKind.NONE or (kind is BodyKind.OPTIONAL_JSON and not data):
-        return Body(data)
+        return Body(data, {})
     if is_multipart:
-        return _parse_multipart(request, data)
+        return _parse_multipart(data, _boundary_of(request), max_file_bytes)
     if content_type != "application/json" or _has_other_charset(request):
         also = " or multipart/form-data" if kind is BodyKind.JSON_OR_FILE else ""
         raise InvalidFileTypeError(f"The content type has to be application/json in UTF-8{also}.")
     if not data:
         raise InvalidInputError("The body is empty.")
-    return Body(data)
+    return Body(data, parse_json(data))
 
 
 async def _receive(request: Request, limit: int) -> bytes:
@@ -81,7 +93,7 @@ async def _receive(request: Request, limit: int) -> bytes:
     received = 0
     try:
         async with asyncio.timeout(BODY_DEADLINE):
-            while stream is not None and (chunk := await stream.read()):
+            while stream.request_body and (chunk := await stream.read()):
                 received += len(chunk)
                 if received > limit:
                     raise FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)
@@ -96,13 +108,70 @@ def _has_other_charset(request: Request) -> bool:
     return "charset=" in parameters and "charset=utf-8" not in parameters
 
 
-def _parse_multipart(request: Request, data: bytes) -> Body:
-    request.body = data
+# --- multipart/form-data (RFC 7578) ------------------------------------------------------------------------------
+# Sanic's own parser takes what it does not understand for an empty form, and finds a boundary in the midst of a line.
+
+
+def _boundary_of(request: Request) -> bytes:
+    boundary = parse_content_header(request.headers["content-type"])[1].get("boundary", "")
+    if not isinstance(boundary, str) or not _BOUNDARY.fullmatch(boundary):
+        raise _malformed()
+    return boundary.encode()
+
+
+def _parse_multipart(data: bytes, boundary: bytes, max_file_bytes: int) -> Body:
+    """The fields and the file. Raises InvalidInputError (400) and FileTooLargeError (413)."""
+    body = Body(data, form={})
+    assert body.form is not None
+    for part in _split(data, boundary):
+        header, separator, content = part.partition(b"\r\n\r\n")
+        if not separator or len(header) > MAX_PART_HEADER_BYTES:
+            raise _malformed()
+        name, file_name = _disposition(header)
+        if file_name is None:
+            try:
+                body.form.setdefault(name, []).append(content.decode())
+            except UnicodeDecodeError:
+                raise InvalidInputError("A field of the multipart body is not UTF-8.") from None
+        elif name != "file" or body.file is not None:
+            raise InvalidInputError("A multipart body takes one file, in the part named file.")
+        elif len(content) > max_file_bytes:
+            raise FileTooLargeError(f"The file may have {max_file_bytes} bytes.", limit=max_file_bytes)
+        else:
+            body.file = UploadedFile(file_name, content)
+    return body
+
+
+def _split(data: bytes, boundary: bytes) -> list[bytes]:
+    """The parts between the delimiters, each of which stands at the beginning of a line."""
+    delimiter = b"\r\n--" + boundary
+    _, *parts = (b"\r\n" + data).split(delimiter, MAX_PARTS + 1)
+    if not parts or not parts[-1].startswith(b"--") or len(parts) > MAX_PARTS:
+        raise _malformed()
+    split = []
+    for part in parts[:-1]:
+        padding, line_end, content = part.partition(b"\r\n")
+        if padding.strip(b" \t") or not line_end:
+            raise _malformed()
+        split.append(content)
+    return split
+
+
+def _disposition(header: bytes) -> tuple[str, str | None]:
+    """The part's name, and its file's name if it is a file."""
     try:
-        form = {name: list(values) for name, values in (request.form or {}).items()}
-        files = {name: list(values) for name, values in (request.files or {}).items()}
-    except (SanicException, ValueError, LookupError) as error:
-        raise InvalidInputError("The multipart body cannot be parsed.") from error
-    if set(files) - {"file"} or len(files.get("file", [])) > 1:
-        raise InvalidInputError("A multipart body takes one file, in the part named file.")
-    return Body(data, form, files["file"][0] if files.get("file") else None)
+        lines = header.decode().split("\r\n")
+    except UnicodeDecodeError:
+        raise _malformed() from None
+    for line in lines:
+        field, _, value = line.partition(":")
+        if field.strip().lower() == "content-disposition":
+            kind, parameters = parse_content_header(value.strip())
+            name, file_name = parameters.get("name"), parameters.get("filename", parameters.get("filename*"))
+            if kind == "form-data" and isinstance(name, str) and not isinstance(file_name, int):
+                return name, file_name
+    raise _malformed()
+
+
+def _malformed() -> InvalidInputError:
+    return InvalidInputError("The multipart body cannot be parsed.")

@@ -8,12 +8,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from sanic import Request
-from sanic.request.form import File
 
 from reos import encoding
 from reos.auth.guard import Principal
 from reos.db import Connection
 from reos.errors import AuthenticationError, PreconditionFailedError
+from reos.middleware.bodies import UploadedFile
 from reos.queries.events import AuditEntry, Event
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ def etag_of(body: bytes) -> str:
 def tag_matches(header: str, etag: str) -> bool:
     """Whether an If-Match or If-None-Match list names the tag. Weak tags in it never match strongly."""
     return any(part.strip() == etag for part in header.split(","))
+
+
+def is_known(request: Request, etag: str) -> bool:
+    """Whether If-None-Match says that the client has this already. There weak tags match too (RFC 9110, 13.1.2)."""
+    values = request.headers.getall("if-none-match", None)
+    if not values:
+        return False
+    header = ",".join(values)
+    return header.strip() == "*" or tag_matches(header.replace("W/", ""), etag)
 
 
 @dataclass(slots=True)
@@ -53,7 +62,7 @@ class Call:
     context: Context
     principal: Principal | None = None
     connection: Connection | None = None
-    file: File | None = None
+    file: UploadedFile | None = None
     prepared: Any = None
     audits: list[AuditEntry] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -120,9 +129,15 @@ class Call:
         Raises PreconditionFailedError (412).
         """
         self.is_precondition_checked = True
-        header = self.request.headers.get("if-match")
-        if header and header.strip() != "*" and not tag_matches(header, etag_of(encoding.dumps(current))):
+        wanted = self.wanted_tags
+        if wanted and wanted != "*" and not tag_matches(wanted, etag_of(encoding.dumps(current))):
             raise PreconditionFailedError
+
+    @property
+    def wanted_tags(self) -> str | None:
+        """If-Match: a list of tags, or `*`; None when there is none."""
+        values = self.request.headers.getall("if-match", None)
+        return ",".join(values).strip() if values else None
 
     def created(self, content: Any, location: str) -> Answer:
         """201 with the whole resource and where it is."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import asyncpg
 from loguru import logger
@@ -36,10 +36,12 @@ from reos.errors import (
     ResourceNotFoundError,
     from_constraint,
 )
+from reos.log import add_context
 from reos.middleware import idempotency
-from reos.middleware.bodies import Body, BodyKind, read_body
-from reos.middleware.call import Answer, Call, etag_of, tag_matches
+from reos.middleware.bodies import MAX_UPLOAD_BYTES, Body, BodyKind, read_body
+from reos.middleware.call import Answer, Call, etag_of, is_known
 from reos.middleware.errors import error_content
+from reos.middleware.requests import streaming
 from reos.queries import events
 from reos.schemas.common import RequestModel, parse_query, query_args, validate
 
@@ -59,10 +61,10 @@ class Endpoint:
     method: str
     path: str  # with the prefix, ids as {property_id}
     handler: Handler
-    permission: str | None  # PUBLIC, None (any user), or the permission's name
+    permission: str | None  # PUBLIC, None (any user), or the permission's name (several: with a space between them)
     status: int
     response: Any  # a model, list[model], Page[model] or None
-    body: type[RequestModel] | None
+    body: Any  # a model; with `form` a union of the two
     form: type[RequestModel] | None  # the fields beside `file` in multipart/form-data
     query: type[RequestModel] | None
     prepare: Prepare | None  # what must not hold a connection: runs between two short transactions
@@ -71,6 +73,7 @@ class Endpoint:
     is_secret: bool  # whether a kept answer is encrypted
     takes_body_optionally: bool
     ignores_key: bool = False  # Idempotency-Key means nothing here
+    max_file_bytes: int = MAX_UPLOAD_BYTES
     is_stream: bool = False  # the handler authorises, judges its query and writes its response itself
 
     @property
@@ -78,8 +81,19 @@ class Endpoint:
         return self.handler.__name__
 
     @property
+    def permissions(self) -> tuple[str, ...]:
+        """The names of all that it takes."""
+        return () if self.permission in (PUBLIC, None) else tuple(self.permission.split(" "))
+
+    @property
     def is_read(self) -> bool:
         return self.method == "GET"
+
+    @property
+    def json_model(self) -> type[RequestModel] | None:
+        """The model of a JSON body; the other one of `body` is that of a form."""
+        models = get_args(self.body) or (self.body,)
+        return next((model for model in models if model is not self.form), None)
 
     @property
     def takes_idempotency_key(self) -> bool:
@@ -110,6 +124,7 @@ def _route(
             is_secret=options.get("is_secret", False),
             takes_body_optionally=options.get("takes_body_optionally", False),
             ignores_key=options.get("ignores_key", False),
+            max_file_bytes=options.get("max_file_bytes", MAX_UPLOAD_BYTES),
             is_stream=options.get("is_stream", False),
         )
         ENDPOINTS.append(endpoint)
@@ -167,9 +182,10 @@ async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[st
     call = Call(request, context)
     await _admit(endpoint, call)
     if endpoint.is_stream:
-        response: HTTPResponse | None = await endpoint.handler(call)
-        return response
-    body = None if endpoint.is_read else await read_body(request, context.settings, _body_kind(endpoint))
+        with streaming(request):
+            response: HTTPResponse | None = await endpoint.handler(call)
+            return response
+    body = await _read_body(endpoint, request, context)
     ids = {name: parse_id(value) for name, value in path_ids.items()}
     try:
         try:
@@ -179,10 +195,17 @@ async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[st
             call.audits.clear()
             call.events.clear()
             answer = await _attempt(endpoint, call, ids, body)
-    except InsufficientPermissionsError:
-        await _audit_denied(endpoint, call)
+    except InsufficientPermissionsError as error:
+        await _audit_denied(endpoint, call, error)
         raise
     return _respond(endpoint, request, answer)
+
+
+async def _read_body(endpoint: Endpoint, request: Request, context: Context) -> Body | None:
+    stream: Any = request.stream
+    if endpoint.is_read and not stream.request_body:
+        return None
+    return await read_body(request, context.settings, _body_kind(endpoint), endpoint.max_file_bytes)
 
 
 def _body_kind(endpoint: Endpoint) -> BodyKind:
@@ -199,8 +222,9 @@ async def _admit(endpoint: Endpoint, call: Call) -> None:
     refused: AuthenticationError | None = None
     if endpoint.permission != PUBLIC and not _brings_ticket(endpoint, request):
         try:
-            call.principal = authenticate(request, call.context.settings)
-            request.ctx.principal = call.principal
+            call.principal = principal = authenticate(request, call.context.settings)
+            request.ctx.principal = principal
+            add_context(user_id=principal.user_id, organization_id=principal.organization_id)
         except AuthenticationError as error:
             refused = error
     key = f"user:{call.principal.user_id}" if call.principal else f"address:{call.client_address}"
@@ -282,9 +306,9 @@ def _arguments(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Body |
     if body is not None and body.form is not None and endpoint.form is not None:
         call.file = body.file
         arguments["body"] = parse_query(endpoint.form, body.form)
-    elif endpoint.body is not None:
+    elif (json_model := endpoint.json_model) is not None:
         assert body is not None
-        arguments["body"] = validate(endpoint.body, body.json())
+        arguments["body"] = validate(json_model, body.json)
     return arguments
 
 
@@ -295,7 +319,7 @@ async def _work(endpoint: Endpoint, call: Call, arguments: dict[str, Any]) -> An
     except asyncpg.IntegrityConstraintViolationError as error:
         raise from_constraint(error.constraint_name, error) from error
     is_unchecked = endpoint.method in ("PUT", "PATCH", "DELETE") and not call.is_precondition_checked
-    if is_unchecked and call.request.headers.get("if-match", "*").strip() != "*":
+    if is_unchecked and (call.wanted_tags or "*") != "*":
         # The resource has no GET of its own, so no tag can match.
         raise PreconditionFailedError
     return answer
@@ -305,13 +329,13 @@ def _as_answer(endpoint: Endpoint, result: Any) -> Answer:
     return result if isinstance(result, Answer) else Answer(endpoint.status, result)
 
 
-async def _audit_denied(endpoint: Endpoint, call: Call) -> None:
+async def _audit_denied(endpoint: Endpoint, call: Call, error: InsufficientPermissionsError) -> None:
     """A refused permission is audited in a transaction of its own, after the request's connection is back."""
     assert call.principal is not None
-    assert endpoint.permission is not None
     call.audits.clear()
     call.events.clear()
-    call.audit("denied", endpoint.permission.partition(":")[0], None, {"permission": [None, endpoint.permission]})
+    permission = error.details.get("required_permission") or endpoint.permission or ""
+    call.audit("denied", permission.partition(":")[0], None, {"permission": [None, permission]})
     principal = call.principal
     async with tenant_transaction(call.context.database, principal.organization_id, principal.user_id) as conn:
         await events.record_changes(conn, call.audits, [])
@@ -327,12 +351,8 @@ def _respond(endpoint: Endpoint, request: Request, answer: Answer) -> HTTPRespon
     body = encoding.dumps(answer.content)
     if endpoint.is_read or (endpoint.is_tagged and answer.status < 300):
         headers["ETag"] = etag_of(body)
-    if endpoint.is_read:
-        headers["Cache-Control"] = "private, no-cache"
-        headers["Vary"] = "Authorization"
-        none_match = request.headers.get("if-none-match")
-        if none_match and (none_match.strip() == "*" or tag_matches(none_match.replace("W/", ""), headers["ETag"])):
-            return HTTPResponse(None, 304, headers)
+    if endpoint.is_read and is_known(request, headers["ETag"]):
+        return HTTPResponse(None, 304, headers)
     return HTTPResponse(body, answer.status, headers, content_type="application/json")
 
 

@@ -21,6 +21,7 @@ from reos.errors import (
     RequestTimeoutError,
     ResourceNotFoundError,
 )
+from reos.middleware.requests import begin
 
 _BY_STATUS: dict[int, type[ReosError]] = {
     400: InvalidInputError,
@@ -70,8 +71,9 @@ def as_reos_error(error: BaseException) -> ReosError:
         return error
     if isinstance(error, SanicException):
         return _from_sanic(error)
-    if isinstance(error, _UNAVAILABLE):
-        return DatabaseError(headers={"Retry-After": "1"})
+    # asyncpg's word for an argument that does not fit is an InterfaceError too, but one of ours.
+    if isinstance(error, _UNAVAILABLE) and not isinstance(error, ValueError):
+        return DatabaseError()
     return InternalServerError()
 
 
@@ -87,14 +89,14 @@ def _from_sanic(error: SanicException) -> ReosError:
 
 
 def render(request: Request, error: ReosError) -> HTTPResponse:
-    """The response: the envelope, the error's headers, and WWW-Authenticate on 401."""
+    """The response: the envelope, the error's headers, WWW-Authenticate on 401, Retry-After on 503."""
     headers = dict(error.headers)
     if error.status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
-    request_id = getattr(request.ctx, "request_id", "")
-    return HTTPResponse(
-        encoding.dumps(error_content(error, request_id)), error.status, headers, content_type="application/json"
-    )
+    elif error.status == 503:
+        headers.setdefault("Retry-After", "1")
+    body = encoding.dumps(error_content(error, begin(request)))
+    return HTTPResponse(body, error.status, headers, content_type="application/json")
 
 
 async def handle_exception(request: Request, error: Exception) -> HTTPResponse:

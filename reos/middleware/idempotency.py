@@ -43,20 +43,18 @@ class Claim:
 
 
 def read_key(endpoint: Endpoint, call: Call, body: Body | None) -> Claim | None:
-    """The claim that the request's header makes. Raises ValidationError for a key that is none."""
+    """The claim that the request's header makes; whether the key is one, is judged only for who may send it."""
     if not endpoint.takes_idempotency_key:
         return None
     key = call.request.headers.get("idempotency-key")
     if key is None:
         return None
-    if not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable() or not key.isascii():
-        raise ValidationError.of("Idempotency-Key", "1 to 255 printable ASCII characters", "idempotency_key")
     signer, request = call.context.signer, call.request
     scope = None if call.principal else signer.mac(f"{PURPOSE}-scope", call.client_address.encode())
     fingerprint = signer.mac(
         PURPOSE,
         request.method.encode(),
-        request.path.encode(),
+        request.path.rstrip("/").encode(),
         request.query_string.encode(),
         *(body.fingerprint_parts() if body else ()),
     )
@@ -64,7 +62,11 @@ def read_key(endpoint: Endpoint, call: Call, body: Body | None) -> Claim | None:
 
 
 async def answer_once(claim: Claim, call: Call, work: Callable[[], Awaitable[Answer]]) -> Answer:
-    """The kept answer, or the work's, kept. Raises IdempotencyConflictError while the first still runs."""
+    """The kept answer, or the work's, kept.
+
+    Raises IdempotencyConflictError while the first still runs, IdempotencyKeyReusedError when it was another request,
+    ValidationError for a key that is none.
+    """
     kept = await _claim(claim, call, call.conn)
     if kept is not None:
         return kept
@@ -95,6 +97,8 @@ async def find_kept(claim: Claim, conn: Connection, call: Call) -> Answer | None
 
 
 async def _claim(claim: Claim, call: Call, conn: Connection) -> Answer | None:
+    if not 1 <= len(claim.key) <= MAX_KEY_LENGTH or not claim.key.isprintable() or not claim.key.isascii():
+        raise ValidationError.of("Idempotency-Key", "1 to 255 printable ASCII characters", "idempotency_key")
     row = await idempotency_keys.claim(conn, claim.scope, claim.key)
     if not row["is_claimed"]:
         raise IdempotencyConflictError(headers={"Retry-After": "1"})

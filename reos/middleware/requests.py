@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 from loguru import logger
 from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import RequestCancelled
 
+from reos.log import set_context
 from reos.settings import Settings
 
+API = "/api/"
+CLIENT_GONE = 499  # what the log shows for a client that did not wait for its answer; nobody receives it
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_SECRET_PARAMETER = re.compile(r"(^|&)(ticket|token|signature|sig)=[^&]*")
+_SECRET_PARAMETER = re.compile(r"(^|&)([a-z_]*(?:ticket|token|signature)|sig)=[^&]*", re.IGNORECASE)
+_SECRET_PATH = re.compile(r"^(/files/|/t/[a-z]/)[^/]+")
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -31,42 +39,101 @@ def install(app: Sanic, settings: Settings) -> None:
     if settings.base_url.startswith("https://"):
         standing["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
 
-    async def start(request: Request) -> None:
-        request.ctx.started = time.perf_counter()
-        given = request.headers.get("x-request-id", "")
-        request.ctx.request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
-
-    async def finish(request: Request, response: HTTPResponse) -> None:
-        # A request that could not be parsed never passed the first middleware.
-        request_id = getattr(request.ctx, "request_id", None) or uuid4().hex
+    def finish(request: Request, response: HTTPResponse) -> HTTPResponse | None:
         headers = response.headers
-        headers["X-Request-ID"] = request_id
+        headers["X-Request-ID"] = begin(request)
         for name, value in getattr(request.ctx, "rate_limit_headers", {}).items():
             headers[name] = value
+        if request.path.startswith(API) and request.method in ("GET", "HEAD"):
+            headers.setdefault("Cache-Control", "private, no-cache")
+            vary(response, "Authorization")
         for name, value in standing.items():
             headers.setdefault(name, value)
-        if getattr(app.ctx, "draining", False):
-            headers["Connection"] = "close"
-        _log(request, response, request_id)
+        if app.ctx.draining:
+            # Sanic says so in the response, and closes the connection.
+            connection: Any = request.stream
+            connection.keep_alive = False
+        if getattr(request.ctx, "is_streaming", False):
+            counted = _CountedResponse(response)
+            request.ctx.streamed = counted
+            return counted
+        _log(request, response.status, len(response.body or b""))
+        return None
 
-    register: Any = app.register_middleware
-    register(start, "request", priority=100)
-    register(finish, "response", priority=100)
+    untyped: Any = app
+    untyped.register_middleware(begin_request, "request", priority=100)
+    untyped.register_middleware(finish, "response", priority=100)
+    untyped.exception(RequestCancelled)(_answer_nobody)
 
 
-def _log(request: Request, response: HTTPResponse, request_id: str) -> None:
-    started = getattr(request.ctx, "started", None)
+def begin_request(request: Request) -> None:
+    """The first middleware."""
+    begin(request)
+
+
+def begin(request: Request) -> str:
+    """The request's id. The first call starts its clock; what cannot be parsed never passes a middleware before."""
+    context = request.ctx
+    request_id: str | None = getattr(context, "request_id", None)
+    if request_id is None:
+        given = request.headers.get("x-request-id", "")
+        request_id = context.request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
+        context.started = time.perf_counter()
+        set_context(request_id=request_id)
+    return request_id
+
+
+def vary(response: HTTPResponse, name: str) -> None:
+    """Name a request header that the response depends on, beside those that it names already."""
+    present = response.headers.get("Vary")
+    if present is None:
+        response.headers["Vary"] = name
+    elif name.lower() not in (part.strip().lower() for part in present.split(",")):
+        response.headers["Vary"] = f"{present}, {name}"
+
+
+@contextmanager
+def streaming(request: Request) -> Iterator[None]:
+    """The block writes the response itself (by `request.respond`); its line in the log is written at its end."""
+    request.ctx.is_streaming = True
+    try:
+        yield
+    finally:
+        request.ctx.is_streaming = False
+        streamed: _CountedResponse | None = getattr(request.ctx, "streamed", None)
+        if streamed is not None:
+            _log(request, streamed.status, streamed.sent)
+
+
+class _CountedResponse(HTTPResponse):
+    """A streamed response that knows how many bytes of its body it was given."""
+
+    def __init__(self, response: HTTPResponse):
+        super().__init__(response.body, response.status, response.headers, response.content_type)
+        self.sent = 0
+
+    async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
+        await super().send(data, end_stream)
+        self.sent += len(data or b"")
+
+
+def _answer_nobody(request: Request, error: BaseException) -> HTTPResponse:
+    """The client is gone, so this is only ever logged."""
+    return HTTPResponse(None, CLIENT_GONE)
+
+
+def _log(request: Request, status: int, size: int) -> None:
     principal = getattr(request.ctx, "principal", None)
-    body = getattr(response, "body", None)
+    path = _SECRET_PATH.sub(r"\1***", request.path)
     logger.bind(
-        request_id=request_id,
+        request_id=request.ctx.request_id,
         user_id=principal.user_id if principal else None,
         organization_id=principal.organization_id if principal else None,
         method=request.method,
-        path=request.path,
+        path=path,
         query=_SECRET_PARAMETER.sub(r"\1\2=***", request.query_string),
         client=str(request.client_ip),
-        status=response.status,
-        duration_ms=round((time.perf_counter() - started) * 1000, 2) if started else None,
-        bytes=len(body) if body else 0,
-    ).info("{} {} {}", request.method, request.path, response.status)
+        status=status,
+        duration_ms=round((time.perf_counter() - request.ctx.started) * 1000, 2),
+        bytes=size,
+    ).info("{} {} {}", request.method, path, status)

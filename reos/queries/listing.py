@@ -170,7 +170,7 @@ def _scans(listing: Listing, shape: _Shape, first: int) -> list[QueryBuilder]:
     keys = [listing.sort_keys[name] for name, _ in shape.sort]
     columns = [LiteralValue(listing.columns)]
     if listing.near and "near" in shape.filters:
-        columns.append(LiteralValue(f"{listing.near} as distance_km"))
+        columns.append(LiteralValue(f"round(({listing.near})::numeric, 2)::float8 as distance_km"))
     columns += [LiteralValue(f"{key.expression} as _k{n}") for n, key in enumerate(keys)]
     base = _filtered(listing, shape.filters).select(*columns)
     row_id = LiteralValue(f"{listing.alias}.id")
@@ -238,4 +238,9 @@ def escape_like(text: str) -> str:
 
 def contains_pattern(text: str) -> str:
     """The LIKE pattern of all that contains the text, in lower case."""
-    return f"%{escape_like(text.lower())}%"
+    return f"%{escape_like(lower(text))}%"
+
+
+def lower(text: str) -> str:
+    """The text in lower case as Postgres has it: character by character, without Python's final sigma."""
+    return "".join(character.lower()[0] for character in text)

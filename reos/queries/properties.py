@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from reos.db import Connection, Record, execute, fetch_existing, fetch_value
+from reos.db import Connection, Record, execute, fetch_all, fetch_existing, fetch_value
 from reos.errors import ResourceNotFoundError
 from reos.queries.listing import (
     Listing,
@@ -99,9 +99,33 @@ async def lock_deleted(conn: Connection, property_id: int) -> Record:
     return await fetch_existing(conn, SQL.lock_deleted_property, property_id)
 
 
+async def lock_all(conn: Connection, property_ids: list[int]) -> dict[int, Record]:
+    """The properties by id, deleted ones too, locked; each with the deal that gave it its status."""
+    return {row["id"]: row for row in await fetch_all(conn, SQL.lock_properties, property_ids)}
+
+
+async def set_statuses(conn: Connection, statuses: list[dict[str, Any]]) -> list[Record]:
+    """The properties with the statuses that deals give them: id, status, deal_id (None: the deal lets go)."""
+    return await fetch_all(conn, SQL.set_property_statuses, statuses)
+
+
+async def is_held(conn: Connection, property_id: int) -> bool:
+    """Whether a deal has the property under contract."""
+    return bool(await fetch_value(conn, SQL.property_is_held, property_id))
+
+
+async def list_in_portfolio(conn: Connection, portfolio_id: int) -> list[Record]:
+    """The portfolio's properties that are not deleted, by id."""
+    return await fetch_all(conn, SQL.list_portfolio_properties, portfolio_id)
+
+
+async def exists(conn: Connection, property_id: int) -> bool:
+    return bool(await fetch_value(conn, SQL.property_exists, property_id))
+
+
 async def require(conn: Connection, property_id: int) -> None:
     """Raises ResourceNotFoundError unless the property is there."""
-    if not await fetch_value(conn, SQL.property_exists, property_id):
+    if not await exists(conn, property_id):
         raise ResourceNotFoundError
 
 

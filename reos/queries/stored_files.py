@@ -29,6 +29,11 @@ async def get(conn: Connection, file_id: int) -> Record | None:
     return await fetch_one(conn, SQL.get_stored_file, file_id)
 
 
+async def get_public(conn: Connection, file_id: int) -> Record | None:
+    """A file that everybody may see who has its address; None also while what it belongs to is deleted."""
+    return await fetch_one(conn, SQL.get_public_file, file_id)
+
+
 async def remove(conn: Connection, file_id: int) -> None:
     await execute(conn, SQL.delete_stored_file, file_id)
 

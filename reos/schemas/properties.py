@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from reos.schemas.common import (
     Content,
@@ -26,6 +25,7 @@ from reos.schemas.common import (
     ResponseModel,
     Text,
     absent,
+    field_error,
 )
 
 PropertyType = Literal[
@@ -151,7 +151,7 @@ class PropertyQuery(ListQuery):
     @model_validator(mode="after")
     def _radius_needs_near(self) -> PropertyQuery:
         if self.radius_km is not None and self.near is None:
-            raise PydanticCustomError("radius_without_near", "radius_km needs near")
+            raise field_error("radius_km", "Input should come with near", "radius_without_near")
         return self
 
 

@@ -18,6 +18,23 @@ select {property_columns} from properties p where p.id = $1 and p.deleted_at is 
 -- The same for a restore.
 select {property_columns} from properties p where p.id = $1 and p.deleted_at is not null for no key update
 
+-- name: lock_properties :many
+-- For what a deal does to them, so deleted ones too; in the order of their ids, so that two deals which swap
+-- properties cannot deadlock.
+select {property_columns}, p.status_deal_id from properties p where p.id = any($1::bigint[])
+order by p.id for no key update
+
+-- name: property_is_held :value
+-- Whether a deal has it under contract: then its status is not set by hand.
+select status_deal_id is not null and status = 'under_contract' from properties where id = $1
+
+-- name: set_property_statuses :many
+-- What deals make of their properties; deal_id is null where one has let go.
+update properties p set status = r.status, status_deal_id = r.deal_id, updated_at = clock_timestamp()
+from jsonb_to_recordset($1::jsonb) r (id bigint, status text, deal_id bigint)
+where p.id = r.id
+returning {property_columns}
+
 -- name: property_exists :value
 -- Sub-resources of a deleted or foreign property are as absent as it is.
 select exists (select from properties where id = $1 and deleted_at is null)
@@ -34,23 +51,31 @@ from jsonb_populate_record(null::properties, $1::jsonb) r
 returning {property_columns}
 
 -- name: update_property :one
--- The patch is merged into the row: an absent key keeps its value, a null clears it.
+-- The patch is merged into the row: an absent key keeps its value, a null clears it. The clock, because the
+-- transaction may have begun before the one whose lock it waited for, and a later change must not look older.
+-- A status set by hand is no deal's any more.
 update properties p set (address, city, state, zip_code, country, latitude, longitude, property_type, status, price,
-    bedrooms, bathrooms, square_feet, lot_size, year_built, description, features, metadata, updated_at)
+    bedrooms, bathrooms, square_feet, lot_size, year_built, description, features, metadata, status_deal_id, updated_at)
     = (select r.address, r.city, r.state, r.zip_code, r.country, r.latitude, r.longitude, r.property_type, r.status,
     r.price, r.bedrooms, r.bathrooms, r.square_feet, r.lot_size, r.year_built, r.description, r.features, r.metadata,
-    now() from jsonb_populate_record(p, $2::jsonb) r)
+    case when r.status = p.status then p.status_deal_id end, clock_timestamp()
+    from jsonb_populate_record(p, $2::jsonb) r)
 where p.id = $1 and p.deleted_at is null
 returning {property_columns}
 
 -- name: delete_property :exec
 -- Softly: hidden everywhere until it is purged.
-update properties set deleted_at = now(), updated_at = now() where id = $1 and deleted_at is null
+update properties set deleted_at = clock_timestamp(), updated_at = clock_timestamp() where id = $1 and deleted_at is null
 
 -- name: restore_property :one
 -- Undoes the soft delete.
-update properties p set deleted_at = null, updated_at = now() where p.id = $1 and p.deleted_at is not null
+update properties p set deleted_at = null, updated_at = clock_timestamp() where p.id = $1 and p.deleted_at is not null
 returning {property_columns}
+
+-- name: list_portfolio_properties :many
+-- Deleted properties are never shown.
+select {property_columns} from portfolio_properties m join properties p on p.id = m.property_id and p.deleted_at is null
+where m.portfolio_id = $1 order by p.id
 
 -- name: search_property_ids :many
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
