@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sanic import Blueprint
 
-from reos.handlers import auth, docs, files, health, pages, properties, sse
+from reos.handlers import auth, docs, files, health, jobs, pages, properties, sse
 
 BLUEPRINTS: list[Blueprint] = [
     health.bp,
@@ -14,4 +14,5 @@ BLUEPRINTS: list[Blueprint] = [
     auth.bp,
     properties.bp,
     sse.bp,
+    jobs.bp,
 ]

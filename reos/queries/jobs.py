@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from reos.db import Connection, Record, execute, fetch_all, fetch_one, fetch_value
+from reos.db import Connection, Record, execute, fetch_all, fetch_existing, fetch_one, fetch_value
+from reos.errors import BusinessLogicError
+from reos.queries.listing import Listing, PageRequest, Rows, SortKey
 from reos.sql import load
 
 SQL = load("jobs")
 
 MAX_ERROR_LENGTH = 500  # characters that job_runs keeps
+
+# The rows come from functions, so only the sort keys of a listing are of use: ids count in the order of creation.
+LISTING = Listing(table="", alias="j", columns="", sort_keys={"created_at": SortKey("j.id")}, filters={})
 
 
 async def defer(
@@ -81,3 +86,45 @@ async def finish_lookup(conn: Connection, lookup_id: int) -> None:
 async def get_addressee(conn: Connection, user_id: int) -> Record | None:
     """The tenant's user as a mail needs it; `is_active` is false also when the organisation is not active."""
     return await fetch_one(conn, SQL.get_addressee, user_id)
+
+
+async def list_jobs(
+    conn: Connection, page: PageRequest, kind: str | None, state: str | None, since: datetime | None
+) -> Rows:
+    """A page of the tenant's jobs; `since` is when something last happened to them."""
+    _, is_descending = page.sort[0]
+    before_or_after = page.after[-1] if page.after else None
+    found = await fetch_all(
+        conn,
+        SQL.list_jobs,
+        kind,
+        state,
+        since,
+        before_or_after if is_descending else None,
+        None if is_descending else before_or_after,
+        is_descending,
+        page.limit + 1,
+        0 if page.after else page.offset,
+        page.include_total,
+    )
+    items = [dict(row) for row in found]
+    totals = [item.pop("total") for item in items]
+    total = totals[0] if totals else None
+    if page.include_total and not found:
+        total = await fetch_value(conn, SQL.count_jobs, kind, state, since)
+    last_id = items[page.limit - 1]["id"] if len(items) > page.limit else None
+    return Rows(items[: page.limit], None if last_id is None else (last_id, last_id), total)
+
+
+async def get(conn: Connection, job_id: int) -> Record:
+    """The tenant's job. Raises ResourceNotFoundError."""
+    return await fetch_existing(conn, SQL.get_job, job_id)
+
+
+async def retry(conn: Connection, job_id: int) -> Record:
+    """Queue a failed job again. Raises ResourceNotFoundError, or BusinessLogicError for a job that has not failed."""
+    is_queued = await fetch_value(conn, SQL.retry_job, job_id)
+    job = await get(conn, job_id)
+    if not is_queued:
+        raise BusinessLogicError("Only a failed job can be retried.")
+    return job

@@ -39,3 +39,20 @@ select finish_address_lookup($1)
 -- Whom a mail goes to, and what its text names.
 select u.email, u.first_name, u.is_active and o.is_active as is_active, u.is_verified, o.name as organization_name
 from users u join organizations o on o.id = u.organization_id where u.id = $1
+
+-- name: list_jobs :many
+-- A page with, in each row, the count of all (null unless it is wanted).
+select j.id, j.kind, j.state, j.attempts, j.scheduled_at, j.started_at, j.finished_at, j.last_error,
+    case when $9 then count_jobs($1, $2, $3) end as total
+from show_jobs(array(select find_jobs($1, $2, $3, $4, $5, $6, $7, $8))) j
+order by case when $6 then -j.id else j.id end
+
+-- name: count_jobs :value
+-- For a page without a row that could carry the count.
+select count_jobs($1, $2, $3)
+
+-- name: get_job :one
+select id, kind, state, attempts, scheduled_at, started_at, finished_at, last_error from show_jobs(array[$1::bigint])
+
+-- name: retry_job :value
+select retry_job($1)
