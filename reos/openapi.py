@@ -176,10 +176,11 @@ def _not_null(schema: Json) -> Json:
 
 def _operation(endpoint: Endpoint, refs: Refs, schemas: Json) -> Json:
     summary, _, details = (endpoint.handler.__doc__ or endpoint.name).strip().partition("\n")
+    names = " and ".join(f"`{name}`" for name in endpoint.permissions)
     needs = {
         PUBLIC: "Needs no log-in.",
         None: "Needs a log-in.",
-    }.get(endpoint.permission, f"Needs the permission `{endpoint.permission}`.")
+    }.get(endpoint.permission, f"Needs the permission{'s' if ' and ' in names else ''} {names}.")
     operation: Json = {
         "operationId": operation_id(endpoint),
         "summary": summary.strip().rstrip("."),

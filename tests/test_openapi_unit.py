@@ -104,6 +104,10 @@ async def delete_thing() -> None:
     """Delete a thing."""
 
 
+async def turn_thing() -> None:
+    """Turn a thing."""
+
+
 async def list_thing_parts() -> None:
     """List the parts."""
 
@@ -139,6 +143,7 @@ ENDPOINTS = [
     endpoint("PUT", "/things/{thing_id}", update_thing, "thing:update", response=Thing, body=ThingCreate),
     endpoint("PATCH", "/things/{thing_id}", update_thing, "thing:update", response=Thing, body=ThingCreate),
     endpoint("DELETE", "/things/{thing_id}", delete_thing, None),
+    endpoint("POST", "/things/{thing_id}/turn", turn_thing, "thing:update part:create", response=Thing),
     endpoint("GET", "/things/{thing_id}/parts", list_thing_parts, None, response=list[Thing], query=SubListQuery),
     endpoint(
         "POST",
@@ -190,6 +195,7 @@ def test_operation_ids_are_unique_and_stable(document: dict[str, Any]) -> None:
         "update_thing",
         "patch_thing",
         "delete_thing",
+        "turn_thing",
         "list_thing_parts",
         "add_thing_file",
         "enter",
@@ -200,6 +206,8 @@ def test_an_operation_says_what_it_does_and_needs(document: dict[str, Any]) -> N
     things = document["paths"]["/api/v1/things"]
     assert things["post"]["summary"] == "Create a thing"
     assert things["post"]["description"] == "With all that belongs to it.\n\nNeeds the permission `thing:create`."
+    turn = document["paths"]["/api/v1/things/{thing_id}/turn"]["post"]
+    assert turn["description"] == "Needs the permissions `thing:update` and `part:create`."
     assert things["post"]["tags"] == ["things"]
     assert things["post"]["security"] == [{"bearer": []}]
     assert document["paths"]["/api/v1/things/{thing_id}"]["delete"]["security"] == [{"bearer": []}]
