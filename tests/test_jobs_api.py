@@ -109,3 +109,6 @@ async def test_a_failed_job_says_why_and_runs_again(failing: Api) -> None:
     async with running_worker(failing.settings):
         assert (await until_state(admin, job_id, "failed"))["attempts"] == 2
     assert [row["action"] for row in await failing.audits(admin)] == ["retry"]
+    told = await failing.events(admin)
+    assert [row["type"] for row in told] == ["notification", "notification"]
+    assert f"The job {job_id} (send_welcome_email) has failed for good" in told[0]["data"]

@@ -29,6 +29,7 @@ from reos.errors import ReosError
 from reos.integrations.email import Mailer
 from reos.jobs.connector import AsyncpgConnector
 from reos.log import set_context
+from reos.queries import events
 from reos.queries import jobs as queries
 from reos.settings import Settings
 
@@ -146,15 +147,22 @@ def make_runner(task: Task) -> Callable[..., Awaitable[None]]:
         job = Job(**given, id=queued.id, kind=task.name, attempt=queued.attempts + 1, tenant=organization_id)
         # Each job runs in a task of its own, so this names it on the lines of this job alone.
         set_context(organization_id=organization_id, job_id=job.id, kind=job.kind)
-        async with _observed(job), asyncio.timeout(task.timeout):
+
+        def is_final(error: BaseException) -> bool:
+            return task.retry.get_retry_decision(exception=error, job=queued) is None
+
+        async with _observed(job, is_final), asyncio.timeout(task.timeout):
             await task.body(job, **ids)
 
     return run
 
 
 @asynccontextmanager
-async def _observed(job: Job) -> AsyncIterator[None]:
-    """Log an attempt and, for an organisation's job, keep its start, end and error in `job_runs`."""
+async def _observed(job: Job, is_final: Callable[[BaseException], bool]) -> AsyncIterator[None]:
+    """Log an attempt and, for an organisation's job, keep its start, end and error in `job_runs`.
+
+    When no attempt follows a failed one, the organisation's users are told by an event.
+    """
     started = time.perf_counter()
     run_id = await _start_run(job)
     try:
@@ -163,7 +171,7 @@ async def _observed(job: Job) -> AsyncIterator[None]:
         unexpected = not isinstance(error, (ReosError, TimeoutError, asyncio.CancelledError))
         told = logger.opt(exception=error) if unexpected else logger
         told.warning("The job failed in attempt {}: {}", job.attempt, describe(error))
-        await _finish_run(job, run_id, describe(error))
+        await _finish_run(job, run_id, describe(error), failed_for_good=is_final(error))
         raise
     level = "DEBUG" if job.tenant is None else "INFO"
     logger.log(level, "The job is done after {:.0f} ms", (time.perf_counter() - started) * 1000)
@@ -181,6 +189,12 @@ def describe(error: BaseException) -> str:
     return f"An internal error occurred ({type(error).__name__})."
 
 
+def failure_event(kind: str, job_id: int, reason: str) -> events.Event:
+    """What all users of the organisation are told of a job that will not run again by itself."""
+    message = f"The job {job_id} ({kind}) has failed for good: {reason}"
+    return events.notification(None, message, "job_failed")
+
+
 async def _start_run(job: Job) -> int | None:
     if job.tenant is None:
         return None
@@ -188,12 +202,14 @@ async def _start_run(job: Job) -> int | None:
         return await queries.start_run(conn, job.id, job.kind, job.attempt)
 
 
-async def _finish_run(job: Job, run_id: int | None, error: str | None) -> None:
+async def _finish_run(job: Job, run_id: int | None, error: str | None, *, failed_for_good: bool = False) -> None:
     """Keep the end of an attempt. A failure here is logged only: it must not make done work run again."""
     if job.tenant is None or run_id is None:
         return
     try:
         async with tenant_transaction(job.database, job.tenant) as conn:
             await queries.finish_run(conn, run_id, error)
+            if failed_for_good:
+                await events.record_changes(conn, [], [failure_event(job.kind, job.id, error or "")])
     except Exception:
         logger.exception("The end of the job could not be kept")

@@ -20,6 +20,12 @@ class Event(TypedDict):
     data: Any
 
 
+def notification(user_id: int | None, message: str, type: str) -> Event:
+    """A message to one user, or to all of the organisation (`user_id` None); `type` says what it is about."""
+    data = {"user_id": user_id, "message": message, "type": type}
+    return Event(type="notification", resource_type="notification", resource_id=None, data=data)
+
+
 class AuditEntry(TypedDict):
     """Who did what: `changes` maps a field to [before, after]. Secrets never go in."""
 
