@@ -8,10 +8,10 @@ ARGS ?=
 .PHONY: run dev test check coverage reset lock
 
 run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
-	@exec $(PY) -m reos run
+	@exec $(PY) -m reos run --with-parent
 
 dev: .venv/run.stamp ## the same, started again when a file changes
-	@exec $(PY) -m reos run --reload
+	@exec $(PY) -m reos run --with-parent --reload
 
 test: .venv/dev.stamp ## all tests; ARGS="-k name" for some
 	@$(PY) -m pytest $(ARGS)

@@ -1,23 +1,23 @@
-"""The command line: `reos run`, `serve`, `worker`, `migrate`, `doctor`, `reset`."""
+"""The command line: `reos run`, `serve`, `worker`, `migrate`, `seed`, `create-admin`, `doctor`, `reset`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
-import importlib.util
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reos import embedded, migrate
+from reos import demo, embedded, migrate
 from reos.doctor import behind, examine
 from reos.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from reos.errors import ReosError
 from reos.migrate import MigrationError
+from reos.processes import stop_with_parent
 from reos.settings import Settings, SettingsError, load_settings
 
 
@@ -50,9 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add("run", run, "all parts together, with an embedded Postgres unless DB_DSN is set").add_argument(
-        "--reload", action="store_true", help="start again when a source file changes"
-    )
+    all_parts = add("run", run, "all parts together, with an embedded Postgres unless DB_DSN is set")
+    all_parts.add_argument("--reload", action="store_true", help="start again when a source file changes")
+    all_parts.add_argument("--with-parent", action="store_true", help="stop when the program that started it ends")
     add("serve", serve, "the HTTP servers alone")
     add("worker", worker, "the job worker alone")
     migrations = add("migrate", run_migrations, "bring the database up to date").add_mutually_exclusive_group()
@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     migrations.add_argument("--list", action="store_true", help="show which are applied")
     migrations.add_argument("--mark", metavar="NAME", help="record one as applied without running it")
     migrations.add_argument("--new", metavar="NAME", help="write the files of a new one")
+    add("seed", run_seed, "load the demo data")
+    admin = add("create-admin", run_create_admin, "add an Admin to an organisation, which is made when it is missing")
+    admin.add_argument("email")
+    admin.add_argument("password", help="a single - reads it from the first line of the standard input")
+    admin.add_argument("organization", metavar="organisation", help="its name or slug")
     add("doctor", run_doctor, "look for what is wrong with the installation")
     add("reset", reset, "remove DATA_DIR with the embedded database").add_argument(
         "--yes", action="store_true", help="do not ask"
@@ -74,19 +79,22 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
     """Database, demo data, servers and worker; says where everything is once it is there."""
     from reos.log import setup_logging
 
+    if arguments.with_parent:
+        stop_with_parent()
     setup_logging(settings, "supervisor")
+    sockets = _bind(settings)
     with _database(settings) as (resolved, postgres):
         _bring_up_to_date(settings, resolved)
-        logins = _seed(settings, resolved)
+        has_demo = _seed(settings, resolved)
         outbox = settings.dev_outbox or ("dev_outbox" not in settings.model_fields_set and not settings.proxies_count)
         environment = {"DB_DSN": resolved.db_dsn, "DEV_OUTBOX": str(outbox).lower()}
         _supervise(
-            settings,
+            sockets,
             environment,
             postgres,
             with_worker=True,
             reload=(lambda: _bring_up_to_date(settings, resolved)) if arguments.reload else None,
-            on_ready=lambda: _announce(settings, logins, outbox),
+            on_ready=lambda: _announce(settings, outbox, has_demo),
         )
 
 
@@ -95,9 +103,10 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> None:
     from reos.log import setup_logging
 
     setup_logging(settings, "supervisor")
+    sockets = _bind(settings)
     with _database(settings) as (resolved, postgres):
         _bring_up_to_date(settings, resolved)
-        _supervise(settings, {"DB_DSN": resolved.db_dsn}, postgres)
+        _supervise(sockets, {"DB_DSN": resolved.db_dsn}, postgres)
 
 
 def worker(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -138,6 +147,29 @@ def run_migrations(settings: Settings, arguments: argparse.Namespace) -> None:
             print("The database is up to date.")
 
 
+def run_seed(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Demo data, and who can log in to it."""
+    from reos.seed import seed
+
+    with _database(settings) as (resolved, _):
+        _bring_up_to_date(settings, resolved)
+        print("The demo data is loaded." if asyncio.run(seed(resolved)) else "The demo data is there already.")
+    for who, email, password in demo.LOGINS:
+        print(f"  {email}  {password}  ({who})")
+
+
+def run_create_admin(settings: Settings, arguments: argparse.Namespace) -> None:
+    """A verified Admin."""
+    from reos.admin import create_admin
+
+    password = arguments.password
+    if password == "-":  # noqa: S105 - it stands for what comes on the standard input
+        password = sys.stdin.readline().rstrip("\r\n")
+    with _database(settings) as (resolved, _):
+        _bring_up_to_date(settings, resolved)
+        print(asyncio.run(create_admin(resolved, arguments.email, password, arguments.organization)))
+
+
 def run_doctor(settings: Settings, arguments: argparse.Namespace) -> int:
     """One line for each thing looked at; 1 when something is at fault."""
     with _database(settings) as (resolved, _):
@@ -150,14 +182,24 @@ def run_doctor(settings: Settings, arguments: argparse.Namespace) -> int:
 def reset(settings: Settings, arguments: argparse.Namespace) -> None:
     """Remove DATA_DIR and the embedded database, wherever its files are."""
     directory = settings.data_dir.resolve()
+    if not directory.exists():
+        raise CommandError(f"There is no {directory}; nothing was removed.")
     question = f"Remove {directory} with the embedded database and all files? [y/N] "
-    if not arguments.yes and input(question).strip().lower() not in ("y", "yes"):
+    if not arguments.yes and not _is_agreed(question):
         raise CommandError("Nothing was removed.")
     if directory in (Path.cwd(), *Path.cwd().parents):
         raise CommandError(f"DATA_DIR {directory} holds the present folder; it is not removed.")
     embedded.remove(directory)
     shutil.rmtree(directory)
     print(f"{directory} is gone.")
+
+
+def _is_agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # There is nobody to ask.
+        print()
+        return False
 
 
 # --- What they share --------------------------------------------------------------------------------------------
@@ -169,7 +211,11 @@ def _database(settings: Settings) -> Iterator[tuple[Settings, EmbeddedPostgres |
     if not settings.is_embedded:
         yield settings, None
         return
-    with embedded.start(settings.data_dir) as postgres:
+    try:
+        started = embedded.start(settings.data_dir)
+    except OSError as error:
+        raise CommandError(f"DATA_DIR: {error.filename} cannot be used: {error.strerror}.") from error
+    with started as postgres:
         yield settings.model_copy(update={"db_dsn": postgres.dsn, "db_owner_dsn": postgres.owner_dsn}), postgres
 
 
@@ -184,21 +230,32 @@ def _bring_up_to_date(settings: Settings, resolved: Settings) -> None:
         raise CommandError(f"{behind(pending)} Run `reos migrate`.")
 
 
-def _seed(settings: Settings, resolved: Settings) -> list[tuple[str, str, str]]:
-    """Fill the embedded database with demo data; the log-ins of that: who, address, password.
+def _seed(settings: Settings, resolved: Settings) -> bool:
+    """Fill the embedded database with demo data; whether that is there.
 
     Somebody's own database is filled only when SEED_DEMO was set on purpose.
     """
     wanted = settings.seed_demo and (settings.is_embedded or "seed_demo" in settings.model_fields_set)
-    if not wanted or importlib.util.find_spec("reos.seed") is None:
-        return []
-    seeder: Any = importlib.import_module("reos.seed")
-    asyncio.run(seeder.seed(resolved))
-    return list(seeder.DEMO_LOGINS)
+    if wanted:
+        from reos.seed import seed
+
+        if asyncio.run(seed(resolved)):
+            print("Loaded the demo data.", flush=True)
+    return wanted
+
+
+def _bind(settings: Settings) -> list[socket.socket]:
+    """The sockets of the server processes: first of all, since a port that is taken ends the start."""
+    from reos import server
+
+    try:
+        return server.bind_sockets(settings.host, settings.port, settings.workers)
+    except server.ServerError as error:
+        raise CommandError(str(error)) from error
 
 
 def _supervise(
-    settings: Settings,
+    sockets: list[socket.socket],
     environment: dict[str, str],
     postgres: EmbeddedPostgres | None,
     *,
@@ -220,7 +277,7 @@ def _supervise(
             supervisor.restart()
 
     try:
-        children = server.web_children(server.bind_sockets(settings.host, settings.port, settings.workers))
+        children = server.web_children(sockets)
         if with_worker:
             children.append(server.worker_child())
         supervisor = server.Supervisor(children, environment, keep=keep, on_ready=on_ready, gives_up=reload is None)
@@ -229,15 +286,16 @@ def _supervise(
         raise CommandError(str(error)) from error
 
 
-def _announce(settings: Settings, logins: list[tuple[str, str, str]], outbox: bool) -> None:
+def _announce(settings: Settings, outbox: bool, has_demo: bool) -> None:
     base = settings.base_url
-    lines = [("API", f"{base}/api/v1"), ("Docs", f"{base}/docs")]
+    lines = [("Start", f"{base}/"), ("API", f"{base}/api/v1"), ("Docs", f"{base}/docs")]
     if outbox and not settings.smtp_host:
         lines.append(("Mails", f"{base}/dev/outbox"))
-    lines += [(who, f"{address}  {password}") for who, address, password in logins]
+    if has_demo:
+        lines += [(f"{role}:", f"{email}  {password}") for role, email, password in demo.LOGINS[:3]]
     print("\nReal Estate OS is ready. Ctrl-C stops it.\n")
     for name, value in lines:
-        print(f"  {name:<8} {value}")
+        print(f"  {name:<9} {value}")
     print(flush=True)
 
 

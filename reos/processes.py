@@ -28,3 +28,11 @@ def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
             os._exit(1)
 
     return arm
+
+
+def stop_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when the one that started it ends, however it ends."""
+    parent = os.getppid()
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

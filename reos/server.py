@@ -411,6 +411,8 @@ class Supervisor:
             signal.SIGHUP: count,
             signal.SIGCHLD: lambda signum, frame: None,
         }
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            del handlers[signal.SIGHUP]  # nohup: it is to outlive its terminal.
         former = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
         former_fd = signal.set_wakeup_fd(write_end)
         self._selector.register(read_end, selectors.EVENT_READ, None)

@@ -185,11 +185,15 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(f"{name}: {message}." if name else f"{message}.") from None
     if settings.jwt_secret_key:
         return settings
-    return settings.model_copy(update={"jwt_secret_key": _generated_secret(settings.data_dir)})
+    try:
+        secret = _generated_secret(settings.data_dir)
+    except OSError as error:
+        raise SettingsError(f"DATA_DIR: {error.filename} cannot be used: {error.strerror}.") from None
+    return settings.model_copy(update={"jwt_secret_key": secret})
 
 
 def _generated_secret(data_dir: Path) -> str:
-    """The secret that DATA_DIR keeps, made at the first start. Readable by its owner alone."""
+    """The secret that DATA_DIR keeps, made at the first start. Readable by its owner alone. Raises OSError."""
     path = data_dir / "jwt_secret_key"
     data_dir.mkdir(parents=True, exist_ok=True)
     try:

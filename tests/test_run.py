@@ -1,0 +1,270 @@
+"""`reos run` and the other commands, as processes: starting, being killed, stopping, and what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from running import Run, command_of, environment, free_port, home, is_gone, reos, running, until
+
+from reos import demo, server
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    with home() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def run(directory: Path) -> Iterator[Run]:
+    """One for many tests; only parts of it are ever killed."""
+    with running(directory, RATE_LIMIT_PER_MINUTE=0, RATE_LIMIT_PER_HOUR=0) as run:
+        yield run
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory for this test alone."""
+    with home() as directory:
+        yield directory
+
+
+def log_in(url: str, number: int = 0) -> httpx.Response:
+    _, email, password = demo.LOGINS[number]
+    return httpx.post(f"{url}/api/v1/auth/login", json={"email": email, "password": password})
+
+
+def test_it_says_where_everything_is_and_so_it_is(run: Run) -> None:
+    said = run.wait_announced()
+    for path in ("/", "/api/v1", "/docs", "/dev/outbox"):
+        assert f"{run.url}{path}\n" in said
+        assert path == "/api/v1" or httpx.get(f"{run.url}{path}").status_code == 200
+    for number, (_, email, password) in enumerate(demo.LOGINS[:3]):
+        assert f"{email}  {password}\n" in said
+        assert log_in(run.url, number).status_code == 200
+    assert httpx.get(f"{run.url}/health").json()["status"] == "healthy"
+
+
+def test_jobs_are_run_and_mails_come_to_the_outbox(run: Run) -> None:
+    person = {"email": "new@example.com", "password": "Long-enough-1", "first_name": "Nia", "last_name": "New"}
+    assert httpx.post(f"{run.url}/api/v1/auth/register", json=person).status_code == 201
+    until(lambda: httpx.get(f"{run.url}/dev/outbox").text.count("new@example.com") == 2)
+
+
+def test_a_second_one_on_the_port_is_refused_at_once_in_one_sentence(run: Run, own: Path) -> None:
+    refused = reos(own, "run", PORT=run.port)
+    assert refused.returncode == 1
+    assert refused.stderr == f"HOST 127.0.0.1 and PORT {run.port} cannot be served: Address already in use.\n"
+    assert not (own / ".reos" / "postgres").exists()
+
+
+def test_other_commands_share_its_database(run: Run, directory: Path) -> None:
+    assert reos(directory, "migrate").stdout == "The database is up to date.\n"
+    assert reos(directory, "seed").stdout.startswith("The demo data is there already.\n")
+    doctor = reos(directory, "doctor")
+    assert "fault" not in doctor.stdout
+    assert doctor.returncode == 0
+    refused = reos(directory, "reset", "--yes")
+    assert "stop it first" in refused.stderr
+    assert refused.returncode == 1
+    assert httpx.get(f"{run.url}/ready").status_code == 200
+
+
+async def test_a_killed_server_comes_back_and_no_request_fails_but_those_it_held(run: Run) -> None:
+    """Clients that send on new connections all the time see at most what was in the killed process's hands."""
+    before = run.children("reos.server")
+    assert len(before) == 2
+    lost: list[str] = []
+    statuses: set[int] = set()
+    answers = 0
+    stop = False
+
+    async def keep_asking() -> None:
+        nonlocal answers
+        while not stop:
+            # Without TLS there is nothing to verify, and loading the certificates takes longer than the request.
+            async with httpx.AsyncClient(verify=False) as client:
+                try:
+                    response = await client.get(f"{run.url}/api/v1/properties?page_size=5", headers=headers)
+                    statuses.add(response.status_code)
+                    answers += 1
+                except httpx.TransportError as error:
+                    lost.append(repr(error))
+
+    headers = {"Authorization": f"Bearer {log_in(run.url).json()['access_token']}"}
+    clients = [asyncio.create_task(keep_asking()) for _ in range(8)]
+    await asyncio.to_thread(until, lambda: answers > 20)
+    os.kill(before[0], signal.SIGKILL)
+    await asyncio.to_thread(until, lambda: len(set(run.children("reos.server")) - {before[0]}) == 2)
+    seen = answers
+    await asyncio.to_thread(until, lambda: answers > seen + 50)
+    stop = True
+    await asyncio.gather(*clients)
+    assert statuses == {200}
+    assert len(lost) <= len(clients)  # Each client has one request on its way.
+    assert "web-1 was killed by SIGKILL; it is started again" in run.said() or "web-2 was killed" in run.said()
+
+
+def test_a_killed_worker_comes_back(run: Run) -> None:
+    (worker,) = run.children("worker")
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: [pid for pid in run.children("worker") if pid != worker])
+
+
+def test_a_killed_database_comes_back(run: Run) -> None:
+    postgres = [pid for pid in run.children("-D") if command_of(pid)[0].endswith("postgres")]
+    os.kill(postgres[0], signal.SIGKILL)
+    until(
+        lambda: httpx.get(f"{run.url}/ready", timeout=10).status_code == 200 and log_in(run.url).status_code == 200, 30
+    )
+
+
+# --- starts and stops ------------------------------------------------------------------------------------------
+
+
+def test_it_starts_again_within_three_seconds_and_stops_within_the_grace_period(own: Path) -> None:
+    with running(own, SEED_DEMO=0) as first:
+        assert first.stop() == 0
+    began = time.monotonic()
+    with running(own, SEED_DEMO=0) as second:
+        assert time.monotonic() - began < 3
+        processes = second.processes()
+        assert len(processes) > 3
+        stopped_at = time.monotonic()
+        assert second.stop(signal.SIGINT) == 0
+        assert time.monotonic() - stopped_at < server.STOP_SECONDS
+        assert all(map(is_gone, processes))
+        assert "Traceback" not in second.said()
+
+
+def test_without_demo_data_nobody_can_log_in(own: Path) -> None:
+    with running(own, SEED_DEMO=0) as run:
+        assert demo.LOGINS[0][1] not in run.wait_announced()
+        assert log_in(run.url).status_code == 401
+    loaded = reos(own, "seed")
+    assert loaded.stdout.startswith("The demo data is loaded.\n")
+    with running(own, SEED_DEMO=0) as run:
+        assert log_in(run.url).status_code == 200
+
+
+def test_a_killed_supervisor_leaves_nothing_that_blocks_the_next(own: Path) -> None:
+    with running(own, SEED_DEMO=0) as first:
+        processes = first.processes()
+        first.process.kill()
+        first.process.wait()
+        with running(own, SEED_DEMO=0, PORT=first.port) as second:
+            assert second.process.poll() is None
+            assert httpx.get(f"{first.url}/ready").status_code == 200
+        until(lambda: all(map(is_gone, processes)))
+
+
+def test_everything_killed_at_once_leaves_nothing_that_blocks_the_next(own: Path) -> None:
+    with running(own, SEED_DEMO=0) as first:
+        for pid in (first.process.pid, *first.processes()):
+            os.kill(pid, signal.SIGKILL)
+        first.process.wait()
+        with running(own, SEED_DEMO=0, PORT=first.port):
+            assert httpx.get(f"{first.url}/ready").status_code == 200
+
+
+def test_a_signal_at_any_moment_of_the_start_stops_it(own: Path) -> None:
+    for wait, signum in ((0.2, signal.SIGTERM), (0.9, signal.SIGINT), (1.6, signal.SIGTERM)):
+        run = Run(own)
+        try:
+            time.sleep(wait)
+            processes = run.processes()
+            run.stop(signum)
+            until(lambda: all(map(is_gone, processes)), 5)  # noqa: B023 - it is called at once
+            assert "Traceback" not in run.said()
+        finally:
+            run.end()
+    with running(own):
+        pass
+
+
+def test_it_goes_with_its_parent_when_told_so(own: Path) -> None:
+    """As under make, which does not hand every signal on."""
+    port = free_port()
+    command = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
+    with subprocess.Popen(
+        [*command, sys.executable, "-m", "reos", "run", "--with-parent"],
+        cwd=own,
+        env=environment(PORT=port, SEED_DEMO=0, WORKERS=1),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as parent:
+        until(lambda: _answers(f"http://127.0.0.1:{port}/ready"), 30)
+        (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
+        parent.kill()
+        parent.wait()
+    until(lambda: is_gone(child))
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+# --- settings and mistakes -------------------------------------------------------------------------------------
+
+
+def test_settings_come_from_the_file_and_the_environment_wins(own: Path) -> None:
+    port = free_port()
+    (own / ".env").write_text(f"PORT={port}\nSEED_DEMO=false\nSMTP_FROM_NAME=From the file\nDATA_DIR=elsewhere\n")
+    refused = reos(own, "run", PORT="none")
+    assert (refused.returncode, refused.stderr.startswith("PORT: ")) == (2, True)
+    with running(own, PORT=port, DATA_DIR=own / ".reos") as run:
+        assert demo.LOGINS[0][1] not in run.wait_announced()
+    assert not (own / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"PORT": "eighty"}, "PORT: Input should be a valid integer, unable to parse string as an integer.\n"),
+        ({"JWT_SECRET_KEY": "short"}, "JWT_SECRET_KEY must have at least 32 bytes.\n"),
+        ({"DATA_DIR": "/dev/null/data"}, "DATA_DIR: /dev/null/data cannot be used: Not a directory.\n"),
+        (
+            {"DATA_DIR": "/dev/null/data", "JWT_SECRET_KEY": "x" * 32},
+            "DATA_DIR: /dev/null/data cannot be used: Not a directory.\n",
+        ),
+        ({"HOST": "192.0.2.1"}, "HOST 192.0.2.1 and PORT 8000 cannot be served: Cannot assign requested address.\n"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(own: Path, settings: dict[str, str], sentence: str) -> None:
+    ended = reos(own, "run", **settings)
+    assert ended.returncode != 0
+    assert ended.stderr.endswith(sentence)
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_database_that_does_not_answer_is_told(own: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        ended = reos(own, "run", PORT=free_port(), DB_DSN=f"postgresql://x@127.0.0.1:{closed.getsockname()[1]}/x")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("Postgres cannot be reached: ")
+
+
+def test_a_reset_asks_first(own: Path) -> None:
+    (own / ".reos").mkdir()
+    assert reos(own, "reset").stderr.endswith("Nothing was removed.\n")
+    assert reos(own, "reset", told="no\n").returncode == 1
+    assert (own / ".reos").exists()
+    assert reos(own, "reset", told="y\n").returncode == 0
+    assert not (own / ".reos").exists()
