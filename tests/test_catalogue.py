@@ -34,6 +34,7 @@ GLOBAL_KEYS = {
 DEFINER_FUNCTIONS = {
     "add_address_lookup": "log-in and reset: no tenant is known of an address that somebody typed",
     "announce_streams": "a web process tells of its streams of all organisations at once",
+    "change_login": "as create_login",
     "claim_public_idempotency_key": "before log-in there is no tenant",
     "clear_login_attempts": "attempts are counted for an address, known or not",
     "create_login": "addresses are unique over all organisations, and nobody reads hashes",
@@ -60,6 +61,7 @@ DEFINER_FUNCTIONS = {
     "role_permissions_changed": "a trigger; as refresh_user_permissions",
     "search_portfolio_ids": "trigram indexes are not leakproof",
     "search_property_ids": "trigram indexes are not leakproof",
+    "search_user_ids": "trigram indexes are not leakproof",
     "set_password_hash": "as read_password_hash",
     "take_address_lookup": "as add_address_lookup",
     "take_rate_limit": "requests are counted before a tenant is known",

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from sanic import Blueprint
 
-from reos.handlers import auth, docs, files, health, jobs, pages, properties, sse
+from reos.handlers import (
+    audit_logs,
+    auth,
+    docs,
+    files,
+    health,
+    jobs,
+    organizations,
+    pages,
+    permissions,
+    properties,
+    roles,
+    sse,
+    teams,
+    users,
+)
 
 BLUEPRINTS: list[Blueprint] = [
     health.bp,
@@ -15,4 +30,10 @@ BLUEPRINTS: list[Blueprint] = [
     properties.bp,
     sse.bp,
     jobs.bp,
+    users.bp,
+    roles.bp,
+    permissions.bp,
+    teams.bp,
+    organizations.bp,
+    audit_logs.bp,
 ]

@@ -18,6 +18,11 @@ def created(after: Mapping[str, Any]) -> dict[str, list[Any]]:
     }
 
 
+def deleted(before: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The changes of a resource that is gone for good: every field that was set, after it null."""
+    return {field: [value, None] for field, (_, value) in created(before).items()}
+
+
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The fields that differ, with their value before and after."""
     return {

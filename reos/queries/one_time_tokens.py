@@ -18,3 +18,8 @@ async def create(
 async def redeem(conn: Connection, user_id: int, purpose: str, token_hash: bytes) -> Record | None:
     """Use a token up; None when it is unknown, has expired or was used before."""
     return await fetch_one(conn, SQL.redeem_one_time_token, user_id, purpose, token_hash)
+
+
+async def spend_links(conn: Connection, user_id: int) -> None:
+    """Make the links that the user was mailed useless."""
+    await execute(conn, SQL.spend_links, user_id)

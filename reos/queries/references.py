@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from reos.db import Connection, fetch_all
@@ -35,5 +35,17 @@ async def check_references(conn: Connection, fields: Mapping[str, Any]) -> None:
         raise ValidationError(
             errors=[
                 {"field": row["field"], "message": FOREIGN_KEY_MESSAGE, "type": FOREIGN_KEY_TYPE} for row in missing
+            ]
+        )
+
+
+def check_listed(field: str, ids: Sequence[int], found: Collection[int]) -> None:
+    """Raises ValidationError (422) for every id of the list `field` that is not among those found, by its place."""
+    places = [place for place, number in enumerate(ids) if number not in found]
+    if places:
+        raise ValidationError(
+            errors=[
+                {"field": f"{field}.{place}", "message": FOREIGN_KEY_MESSAGE, "type": FOREIGN_KEY_TYPE}
+                for place in places
             ]
         )

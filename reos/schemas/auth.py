@@ -8,14 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from reos.schemas.common import Email, Phone, RequestModel, ResponseModel, Text, absent
-from reos.schemas.users import User
+from reos.schemas.users import FirstName, LastName, PasswordText, User
 
-FirstName = Annotated[str, Text(100)]
-LastName = Annotated[str, Text(100)]
-
-
-# The policy names each rule that a new password breaks; a wrong one is simply wrong. So no length here.
-PasswordText = Annotated[str, Field(json_schema_extra={"format": "password"})]
 Token = Annotated[str, Field(max_length=4096)]
 
 

@@ -3,8 +3,49 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, Literal
 
-from reos.schemas.common import ResponseModel
+from pydantic import Field
+
+from reos.schemas.common import Email, Id, ListQuery, Page, Phone, RequestModel, ResponseModel, Text, absent
+
+MAX_ROLE_IDS = 100
+
+FirstName = Annotated[str, Text(100)]
+LastName = Annotated[str, Text(100)]
+
+# The policy names each rule that a new password breaks; a wrong one is simply wrong. So no length here.
+PasswordText = Annotated[str, Field(json_schema_extra={"format": "password"})]
+
+RoleIds = Annotated[list[Id], Field(max_length=MAX_ROLE_IDS)]
+
+
+class UserCreate(RequestModel):
+    """A new user of the organisation. A role that is named twice is given once."""
+
+    email: Email
+    password: PasswordText
+    first_name: FirstName
+    last_name: LastName
+    phone: Phone | None = None
+    role_ids: RoleIds = Field(default_factory=list)
+
+
+class UserUpdate(RequestModel):
+    """What changes; `role_ids` are all the roles that the user has afterwards.
+
+    `is_active` false does what DELETE does, true lets the user in again. `is_locked` can only be false: it ends a
+    lock-out and forgets the failed log-ins.
+    """
+
+    email: Email = absent()
+    password: PasswordText = absent()
+    first_name: FirstName = absent()
+    last_name: LastName = absent()
+    phone: Phone | None = None
+    role_ids: RoleIds = absent()
+    is_active: bool = absent()
+    is_locked: Literal[False] = absent()
 
 
 class User(ResponseModel):
@@ -23,3 +64,27 @@ class User(ResponseModel):
     last_login: datetime | None
     created_at: datetime
     updated_at: datetime
+
+
+class UserRole(ResponseModel):
+    """A role that a user has."""
+
+    id: int
+    name: str
+
+
+class OrganizationUser(User):
+    """A user with roles."""
+
+    roles: list[UserRole]
+
+
+UserPage = Page[OrganizationUser]
+
+
+class UserQuery(ListQuery):
+    """The list's filters. Deactivated users are in it unless `is_active` is true."""
+
+    search: Annotated[str, Text(200, 0)] | None = None
+    is_active: bool | None = None
+    role_id: Id | None = None

@@ -16,3 +16,7 @@ with redeemed as (
     where t.user_id = $1 and t.purpose = $2 and $2 <> 'stream_ticket' and t.id <> r.id and t.used_at is null
 )
 select organization_id, user_id, session_id from redeemed
+
+-- name: spend_links :exec
+-- Links to verify an address and to set a password; the tickets of streams end with their session.
+update one_time_tokens set used_at = now() where user_id = $1 and purpose <> 'stream_ticket' and used_at is null

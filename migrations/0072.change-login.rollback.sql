@@ -1,0 +1,1 @@
+drop function change_login(bigint, text);

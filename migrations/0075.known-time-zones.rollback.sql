@@ -1,0 +1,1 @@
+drop function knows_time_zone(text);
