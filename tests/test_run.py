@@ -268,3 +268,39 @@ def test_a_reset_asks_first(own: Path) -> None:
     assert (own / ".reos").exists()
     assert reos(own, "reset", told="y\n").returncode == 0
     assert not (own / ".reos").exists()
+
+
+def test_an_admin_is_made_from_the_command_line(run: Run, directory: Path) -> None:
+    made = reos(directory, "create-admin", "root@example.org", "-", "New Homes", told="Long-enough-1\n")
+    assert made.stdout == "root@example.org is the Admin of the new organisation New Homes.\n", made.stderr
+    joined = reos(directory, "create-admin", "second@example.org", "Long-enough-2", "new homes")
+    assert joined.stdout == "second@example.org is an Admin of New Homes.\n", joined.stderr
+    accounts = []
+    for email, password in (("root@example.org", "Long-enough-1"), ("second@example.org", "Long-enough-2")):
+        answer = httpx.post(f"{run.url}/api/v1/auth/login", json={"email": email, "password": password}).json()
+        me = httpx.get(
+            f"{run.url}/api/v1/auth/me", headers={"Authorization": f"Bearer {answer['access_token']}"}
+        ).json()
+        assert me["is_verified"]
+        assert [role["name"] for role in me["roles"]] == ["Admin"]
+        accounts.append(me["organization"])
+    assert accounts[0] == accounts[1]
+    assert (accounts[0]["name"], accounts[0]["slug"]) == ("New Homes", "new-homes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("root@example.net", "weak", "X"), "The password must have at least 8 characters and "),
+        (("nobody", "Long-enough-1", "X"), "The address is not acceptable: "),
+        (("x@example.net", "Long-enough-1", " "), "The organisation is not acceptable: "),
+        ((demo.LOGINS[0][1], "Long-enough-1", "X"), f"A user with the address {demo.LOGINS[0][1]} exists already.\n"),
+    ],
+)
+def test_what_no_admin_can_be_made_of_is_one_sentence(
+    run: Run, directory: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    refused = reos(directory, "create-admin", *arguments)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(sentence)
+    assert refused.stderr.count("\n") == 1
