@@ -13,7 +13,8 @@ from reos.events import Hub
 from reos.handlers import BLUEPRINTS
 from reos.integrations.storage import make_storage
 from reos.middleware import cors, errors, requests
-from reos.middleware.bodies import MAX_UPLOAD_BYTES, MULTIPART_OVERHEAD
+from reos.middleware.bodies import MULTIPART_OVERHEAD
+from reos.middleware.endpoint import ENDPOINTS
 from reos.middleware.rate_limit import RateLimiter
 from reos.settings import Settings
 
@@ -22,7 +23,7 @@ def create_app(settings: Settings, name: str = "reos") -> Sanic:
     """The web application of one process; it opens its connections when the server starts."""
     config = Config(
         {
-            "REQUEST_MAX_SIZE": max(MAX_UPLOAD_BYTES + MULTIPART_OVERHEAD, settings.max_body_bytes) + 1024,
+            "REQUEST_MAX_SIZE": _largest_body(settings) + 1024,
             "REQUEST_TIMEOUT": 30,
             "RESPONSE_TIMEOUT": 90,
             "KEEP_ALIVE_TIMEOUT": 75,
@@ -46,6 +47,12 @@ def create_app(settings: Settings, name: str = "reos") -> Sanic:
     app.before_server_stop(stop_streams)
     app.after_server_stop(close_parts)
     return app
+
+
+def _largest_body(settings: Settings) -> int:
+    """Bytes that any endpoint takes; each has its own limit below."""
+    largest_file = max(endpoint.max_file_bytes for endpoint in ENDPOINTS)
+    return max(largest_file + MULTIPART_OVERHEAD, settings.max_body_bytes)
 
 
 async def open_parts(app: Sanic) -> None:

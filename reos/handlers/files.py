@@ -1,45 +1,45 @@
-"""Public files under their unguessable addresses."""
+"""Files under addresses that nobody can guess: pictures for good, documents for minutes."""
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from typing import Any
 
 from sanic import Blueprint, HTTPResponse, Request
 
 from reos.context import Context
-from reos.db import tenant_transaction
+from reos.db import Record, tenant_transaction
 from reos.errors import ResourceNotFoundError
+from reos.handlers.documents import DOCUMENT_PURPOSE, attachment
 from reos.handlers.images import FILE_PURPOSE
 from reos.middleware.call import is_known
 from reos.middleware.requests import streaming
-from reos.queries import stored_files
+from reos.queries import leads, stored_files
 
 bp = Blueprint("files")
 
 # The address names the very bytes, so whoever has them may keep them. A file is shown, never run.
-HEADERS = {
+PICTURE_HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Content-Disposition": "inline",
 }
+DOCUMENT_HEADERS = {
+    "Cache-Control": "private, no-store",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
 
 
 @bp.route("/files/<token>", methods=["GET", "HEAD"])
 async def get_file(request: Request, token: str) -> HTTPResponse | None:
-    """Stream a picture. An address that is wrong or whose file is gone is 404."""
+    """Stream a picture, or a document to whose holder the API gave the address. A wrong or expired one is 404."""
     context: Context = request.app.ctx.context
-    numbers = context.signer.open(FILE_PURPOSE, token)
-    if numbers is None or len(numbers) != 2:
-        raise ResourceNotFoundError
-    organization_id, file_id = numbers
-    async with tenant_transaction(context.database, organization_id, read_only=True) as conn:
-        file = await stored_files.get_public(conn, file_id)
+    file, headers = await _picture(context, token) or await _document(context, token) or (None, {})
     if file is None:
         raise ResourceNotFoundError
-    headers = {**HEADERS, "ETag": f'"{token}"'}
-    if is_known(request, headers["ETag"]):
+    if "ETag" in headers and is_known(request, headers["ETag"]):
         return HTTPResponse(None, 304, headers)
     headers["Content-Length"] = str(file["size_bytes"])
     if request.method == "HEAD":
@@ -52,3 +52,26 @@ async def get_file(request: Request, token: str) -> HTTPResponse | None:
                 await response.send(chunk)
         await response.eof()
     return None
+
+
+Found = tuple[Record, dict[str, str]]
+
+
+async def _picture(context: Context, token: str) -> Found | None:
+    numbers = context.signer.open(FILE_PURPOSE, token)
+    if numbers is None or len(numbers) != 2:
+        return None
+    organization_id, file_id = numbers
+    async with tenant_transaction(context.database, organization_id, read_only=True) as conn:
+        file = await stored_files.get_public(conn, file_id)
+    return None if file is None else (file, {**PICTURE_HEADERS, "ETag": f'"{token}"'})
+
+
+async def _document(context: Context, token: str) -> Found | None:
+    numbers = context.signer.open(DOCUMENT_PURPOSE, token)
+    if numbers is None or len(numbers) != 3 or numbers[2] < time.time():
+        return None
+    organization_id, document_id, _ = numbers
+    async with tenant_transaction(context.database, organization_id, read_only=True) as conn:
+        file = await leads.get_document_file(conn, document_id)
+    return file, {**DOCUMENT_HEADERS, "Content-Disposition": attachment(file["file_name"])}

@@ -74,6 +74,7 @@ class Endpoint:
     takes_body_optionally: bool
     ignores_key: bool = False  # Idempotency-Key means nothing here
     max_file_bytes: int = MAX_UPLOAD_BYTES
+    writes_on_get: bool = False  # a GET leaves an audit row; HEAD does not
     is_stream: bool = False  # the handler authorises, judges its query and writes its response itself
 
     @property
@@ -125,6 +126,7 @@ def _route(
             takes_body_optionally=options.get("takes_body_optionally", False),
             ignores_key=options.get("ignores_key", False),
             max_file_bytes=options.get("max_file_bytes", MAX_UPLOAD_BYTES),
+            writes_on_get=options.get("writes_on_get", False),
             is_stream=options.get("is_stream", False),
         )
         ENDPOINTS.append(endpoint)
@@ -273,8 +275,9 @@ def _begin(endpoint: Endpoint, call: Call) -> str:
     if call.principal is None:
         return "BEGIN READ ONLY" if endpoint.is_read else "BEGIN"
     requires_verified = call.context.settings.require_verified_email and not endpoint.path.startswith(f"{PREFIX}/auth/")
+    writes = not endpoint.is_read or (endpoint.writes_on_get and call.request.method == "GET")
     return begin_authorised(
-        call.principal, endpoint.permission, read_only=endpoint.is_read, require_verified=requires_verified
+        call.principal, endpoint.permission, read_only=not writes, require_verified=requires_verified
     )
 
 
