@@ -19,6 +19,7 @@ from reos.settings import Settings
 BODY_DEADLINE = 60.0  # seconds in all: any received byte resets Sanic's own timers
 MULTIPART_OVERHEAD = 64 * 1024  # bytes for part headers and the fields beside the file
 MAX_UPLOAD_BYTES = 10 * 1024 * 1024
+MAX_DISCARDED_BYTES = 64 * 1024 * 1024  # of a body that is too large
 MAX_PARTS = 100
 MAX_PART_HEADER_BYTES = 4096
 
@@ -85,21 +86,30 @@ async def read_body(
 
 
 async def _receive(request: Request, limit: int) -> bytes:
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)
+    """The bytes. What is too large is read and thrown away first: many clients listen only when they have sent all."""
     stream: Any = request.stream
+    too_large = FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdigit() else 0
+    if size > MAX_DISCARDED_BYTES or (size > limit and stream.expecting_continue):
+        # Such a client waits for a word before it sends anything, and gets this one.
+        stream.expecting_continue, stream.request_body, stream.keep_alive = False, None, False
+        raise too_large
     chunks: list[bytes] = []
     received = 0
     try:
         async with asyncio.timeout(BODY_DEADLINE):
             while stream.request_body and (chunk := await stream.read()):
                 received += len(chunk)
-                if received > limit:
-                    raise FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)
-                chunks.append(chunk)
+                size = max(size, received)
+                if size <= limit:
+                    chunks.append(chunk)
+                elif size > MAX_DISCARDED_BYTES:
+                    raise too_large
     except TimeoutError:
         raise RequestTimeoutError from None
+    if size > limit:
+        raise too_large
     return b"".join(chunks)
 
 

@@ -23,6 +23,8 @@ from reos.errors import (
 )
 from reos.middleware.requests import begin
 
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
 _BY_STATUS: dict[int, type[ReosError]] = {
     400: InvalidInputError,
     404: ResourceNotFoundError,
@@ -81,11 +83,7 @@ def _from_sanic(error: SanicException) -> ReosError:
     kind = _BY_STATUS.get(error.status_code)
     if kind is None:
         return InvalidInputError(str(error)) if 400 <= error.status_code < 500 else InternalServerError()
-    headers: dict[str, str] = {}
-    if isinstance(error, MethodNotAllowed):
-        headers = {"Allow": ", ".join(sorted(error.headers.get("Allow", "").replace(" ", "").split(",")))}
-    message = None if isinstance(error, NotFound | MethodNotAllowed) else str(error) or None
-    return kind(message, headers=headers)
+    return kind(None if isinstance(error, NotFound | MethodNotAllowed) else str(error) or None)
 
 
 def render(request: Request, error: ReosError) -> HTTPResponse:
@@ -102,6 +100,8 @@ def render(request: Request, error: ReosError) -> HTTPResponse:
 async def handle_exception(request: Request, error: Exception) -> HTTPResponse:
     """Sanic's handler for everything that was raised."""
     reos_error = as_reos_error(error)
+    if isinstance(error, MethodNotAllowed):
+        reos_error.headers["Allow"] = ", ".join(_allowed_methods(request))
     if reos_error.status >= 500:
         trace = logger.opt(exception=error)
         if isinstance(reos_error, InternalServerError):
@@ -109,6 +109,18 @@ async def handle_exception(request: Request, error: Exception) -> HTTPResponse:
         else:
             logger.warning("{} {} refused: {}: {}", request.method, request.path, type(error).__name__, error)
     return render(request, reos_error)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """What the path can be asked for. Sanic's own list is empty where the path holds an id."""
+    allowed = []
+    for method in METHODS:
+        try:
+            request.app.router.get(request.path, method, request.headers.get("host"))
+        except (NotFound, MethodNotAllowed):
+            continue
+        allowed.append(method)
+    return allowed
 
 
 def install(app: Sanic) -> None:

@@ -20,7 +20,7 @@ API = "/api/"
 CLIENT_GONE = 499  # what the log shows for a client that did not wait for its answer; nobody receives it
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_SECRET_PARAMETER = re.compile(r"(^|&)([a-z_]*(?:ticket|token|signature)|sig)=[^&]*", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"(^|&)([a-z0-9_-]*(?:ticket|token|signature)|sig)=[^&]*", re.IGNORECASE)
 _SECRET_PATH = re.compile(r"^(/files/|/t/[a-z]/)[^/]+")
 
 SECURITY_HEADERS = {
@@ -57,7 +57,7 @@ def install(app: Sanic, settings: Settings) -> None:
             counted = _CountedResponse(response)
             request.ctx.streamed = counted
             return counted
-        _log(request, response.status, len(response.body or b""))
+        _log(request, response.status, 0 if request.method == "HEAD" else len(response.body or b""))
         return None
 
     untyped: Any = app
