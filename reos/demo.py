@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 SEED = 1
-DAYS = 360  # how far back the data goes
+DAYS = 400  # how far back the data goes
 
 # Key below, name, slug, settings.
 ORGANIZATIONS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -210,3 +210,95 @@ PROPERTY_ACTIVITIES = [
     ("price_change", "The asking price was discussed with the owner."),
     ("call", "The owner called and asked how many people had looked at it."),
 ]
+
+# How many leads each organisation has; their names come from the tables below.
+LEADS = {"acme": 90, "premium": 30}
+FIRST_NAMES = [
+    "Ada", "Amir", "Bianca", "Carlos", "Chloe", "Daniel", "Elena", "Ethan", "Fatima", "Grace", "Hannah",
+    "Hugo", "Isaac", "Jasmin", "Jonas", "Keiko", "Liam", "Lucia", "Malik", "Maya", "Nina", "Noah", "Olga",
+    "Omar", "Priya", "Quinn", "Rosa", "Samuel", "Tara", "Victor", "Wendy", "Yusuf", "Zoe",
+]  # fmt: skip
+LAST_NAMES = [
+    "Adams", "Baker", "Castillo", "Chen", "Diaz", "Evans", "Fischer", "Garcia", "Hughes", "Ibrahim", "Jensen", "Kim",
+    "Lopez", "Moreau", "Nguyen", "O'Brien", "Patel", "Quintero", "Rossi", "Schmidt", "Taylor", "Usman", "Vargas",
+    "Walker", "Young", "Zhang",
+]  # fmt: skip
+COMPANIES = [
+    "Bluebonnet Holdings",
+    "Hill Country Dental",
+    "Lone Star Coffee",
+    "Front Range Climbing",
+    "Cedar & Pine LLC",
+]
+
+# Source, and how often.
+LEAD_SOURCES = {
+    "website": 28, "referral": 22, "social_media": 12, "email": 8, "phone": 8, "walk_in": 8, "event": 6,
+    "advertisement": 6, "other": 2,
+}  # fmt: skip
+
+# Status of a lead that has no deal, how often, and the range of its score.
+LEAD_STATUSES = {
+    "new": (22, 5, 40), "contacted": (20, 20, 55), "qualified": (14, 55, 90), "nurturing": (14, 35, 70),
+    "unqualified": (8, 0, 25), "lost": (8, 5, 40),
+}  # fmt: skip
+LEAD_TIMELINES = ["as soon as possible", "within three months", "this year", "next year", "no hurry"]
+LEAD_NOTES = [
+    "Looks for a place with a garden for two dogs.",
+    "Has sold their flat and needs something by the end of the lease.",
+    "Works from home; wants fibre and a room with a door.",
+    "Has a letter of the bank, good for ninety days.",
+    "Would like to stay in the school district.",
+    "Buys for a parent who moves here from another state.",
+]
+
+# Type, subject, description, outcome.
+LEAD_ACTIVITIES = [
+    ("call", "First call", "Asked what they look for and by when.", "reached"),
+    ("call", "Call back", "Left a message on the machine.", "no answer"),
+    ("email", "Listings that may fit", "Sent four listings with pictures and plans.", "answered"),
+    ("email", "Financing", "Sent the list of papers that the bank wants to see.", "sent"),
+    ("meeting", "Meeting in the office", "Went through budget, towns and schools.", "interested"),
+    ("meeting", "Viewing", "Saw two places; the second one was liked.", "wants a second viewing"),
+    ("sms", None, "Reminded them of the viewing tomorrow.", "confirmed"),
+    ("note", None, "Prefers to be called after six.", None),
+]
+
+# What a deal costs on the way: description, and its share of the price.
+DEAL_EXPENSES = [("Photographs and floor plan", 0.0006), ("Staging", 0.003), ("Advertisement", 0.0012)]
+
+DEAL_NOTES = [
+    "Both sides know each other from the first viewing.",
+    "The buyer waits for the bank.",
+    "Price agreed, the date of the handover is still open.",
+    "Needs a word about the repairs that the inspection named.",
+]
+
+# Organisation, name, description, addresses.
+PORTFOLIOS = [
+    (
+        "acme",
+        "Austin homes",
+        "Houses and flats in the city, for buyers who want to walk to work.",
+        [
+            "4616 Barton Hills Drive", "676 South Congress Avenue", "3539 East 12th Street", "190 Windsor Road",
+            "922 West Mary Street", "2528 Rainey Street",
+        ],
+    ),
+    (
+        "acme",
+        "Shops and halls",
+        "What earns rent.",
+        [
+            "3766 Exposition Boulevard", "994 Chisholm Trail", "2899 Discovery Boulevard", "4183 Belvin Street",
+            "3758 Clara Van Street",
+        ],
+    ),
+    ("acme", "Land", "Plots to build on.", ["1810 Burnet Road", "3850 Kelly Lane"]),
+    (
+        "premium",
+        "Boulder and Golden",
+        "Along the foothills.",
+        ["4401 Pearl Street", "2232 Mapleton Avenue", "960 Arapahoe Avenue", "4509 Illinois Street"],
+    ),
+]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from reos.db import Connection, execute, fetch_all
@@ -60,3 +62,34 @@ async def create_notes(conn: Connection, rows: Rows) -> None:
 
 async def create_activities(conn: Connection, rows: Rows) -> None:
     await execute(conn, SQL.create_activities, rows)
+
+
+async def create_leads(conn: Connection, rows: Rows) -> dict[str, int]:
+    """Their ids by `email`."""
+    return {row["email"]: row["id"] for row in await fetch_all(conn, SQL.create_leads, rows)}
+
+
+async def create_lead_activities(conn: Connection, rows: Rows) -> None:
+    await execute(conn, SQL.create_lead_activities, rows)
+
+
+async def create_deals(conn: Connection, rows: Rows) -> dict[tuple[int, datetime], int]:
+    """Their ids by `property_id` and `created_at`. The properties know of them."""
+    created = await fetch_all(conn, SQL.create_deals, rows)
+    await execute(conn, SQL.claim_properties)
+    return {(row["property_id"], row["created_at"]): row["id"] for row in created}
+
+
+async def create_stage_changes(conn: Connection, rows: Rows) -> None:
+    await execute(conn, SQL.create_stage_changes, rows)
+
+
+async def create_transactions(conn: Connection, rows: Rows) -> None:
+    await execute(conn, SQL.create_transactions, rows)
+
+
+async def create_portfolio(
+    conn: Connection, name: str, description: str, created_by: int, addresses: Sequence[str]
+) -> None:
+    """A portfolio of the properties at these addresses."""
+    await execute(conn, SQL.create_portfolio, name, description, created_by, addresses)

@@ -17,7 +17,7 @@ from reos.integrations.storage import Storage, make_storage
 from reos.queries import auth
 from reos.queries import demo as queries
 from reos.queries.users import email_key
-from reos.seed import market
+from reos.seed import market, pipeline
 from reos.seed.market import Listing, Rows
 from reos.settings import Settings
 
@@ -69,6 +69,7 @@ async def _load(database: Database, storage: Storage) -> bool:
                 await _create_listings(conn, offered, users, now)
                 rows = await _store(storage, organization_id, offered, pictures, stored)
                 await queries.create_images(conn, rows)
+                await _create_pipeline(conn, organization[0], offered, users, now)
     except BaseException:
         for key in stored:
             with suppress(StorageServiceError):  # What made us stop is the error to tell.
@@ -131,6 +132,27 @@ async def _create_listings(
     await queries.create_valuations(conn, market.make_valuations(listings, now))
     await queries.create_notes(conn, market.make_notes(listings, now))
     await queries.create_activities(conn, market.make_activities(listings, now))
+
+
+async def _create_pipeline(
+    conn: Connection, organization: str, listings: list[Listing], users: dict[str, list[int]], now: datetime
+) -> None:
+    """Leads, deals and what belongs to them, and the portfolios."""
+    deals = pipeline.make_deals(organization, listings, now)
+    leads = pipeline.make_leads(organization, deals, users.get("Agent", users["Admin"]), now)
+    contacts = pipeline.make_contacts(leads, now)
+    lead_ids = await queries.create_leads(conn, [pipeline.lead_row(lead) for lead in leads])
+    for lead in leads:
+        lead.id = lead_ids[lead.email]
+    await queries.create_lead_activities(conn, pipeline.contact_rows(contacts))
+    deal_ids = await queries.create_deals(conn, [pipeline.deal_row(deal, now) for deal in deals])
+    for deal in deals:
+        deal.id = deal_ids[deal.listing.id, deal.created_at]
+    await queries.create_stage_changes(conn, pipeline.stage_rows(deals))
+    await queries.create_transactions(conn, pipeline.transaction_rows(deals))
+    for owner, name, description, addresses in demo.PORTFOLIOS:
+        if owner == organization:
+            await queries.create_portfolio(conn, name, description, users["Admin"][0], addresses)
 
 
 def _draw(listings: list[Listing]) -> dict[str, list[Picture]]:

@@ -42,8 +42,8 @@ def make_listings(organization: str, now: datetime) -> list[Listing]:
     for row in demo.LISTINGS[organization]:
         rng = random_for("listing", row[0])
         # What is sold or let has been there for some time.
-        earliest = {"available": 3, "off_market": 30, "under_contract": 75}.get(row[3], 150)
-        listings.append(Listing(*row, created_at=_before(now, rng, earliest, demo.DAYS)))
+        earliest = {"available": 3, "off_market": 30, "under_contract": 45}.get(row[3], 90)
+        listings.append(Listing(*row, created_at=before(now, rng, earliest, demo.DAYS)))
     return listings
 
 
@@ -102,7 +102,7 @@ def make_notes(listings: list[Listing], now: datetime) -> Rows:
         rng = random_for("notes", listing.address)
         contents = rng.sample(demo.PROPERTY_NOTES, rng.randrange(3))
         rows += [_said_of(listing, rng, now) | {"content": content} for content in contents]
-    return sorted(rows, key=_time_of)  # Lists go by the id.
+    return sorted(rows, key=time_of)
 
 
 def make_activities(listings: list[Listing], now: datetime) -> Rows:
@@ -114,26 +114,28 @@ def make_activities(listings: list[Listing], now: datetime) -> Rows:
             _said_of(listing, rng, now) | {"activity_type": kind, "description": description}
             for kind, description in rng.sample(demo.PROPERTY_ACTIVITIES, rng.randint(1, 4))
         ]
-    return sorted(rows, key=_time_of)
+    return sorted(rows, key=time_of)
 
 
 def _said_of(listing: Listing, rng: Random, now: datetime) -> dict[str, Any]:
     return {
         "property_id": listing.id,
         "created_by": listing.agent_id,
-        "created_at": _between(rng, listing.created_at, now),
+        "created_at": between(rng, listing.created_at, now),
     }
 
 
-def _time_of(row: dict[str, Any]) -> datetime:
+def time_of(row: dict[str, Any]) -> datetime:
+    """When the row was made: lists go by the id, so rows are inserted in this order."""
     at: datetime = row["created_at"]
     return at
 
 
-def _before(now: datetime, rng: Random, earliest: int, latest: int) -> datetime:
+def before(now: datetime, rng: Random, earliest: int, latest: int) -> datetime:
     """A time so many days ago, in whole seconds."""
     return now - timedelta(seconds=rng.randrange(earliest * 86400, latest * 86400))
 
 
-def _between(rng: Random, first: datetime, last: datetime) -> datetime:
+def between(rng: Random, first: datetime, last: datetime) -> datetime:
+    """A time between the two."""
     return first + (last - first) * rng.random()

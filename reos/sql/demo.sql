@@ -8,9 +8,11 @@ where login.user_id is not null and login.is_active
 select pg_advisory_xact_lock(7235926018)
 
 -- name: set_organization_settings :exec
+-- Registration takes a name alone.
 update organizations set settings = $1, updated_at = now() where id = current_organization_id()
 
 -- name: create_users :many
+-- Verified, since nobody could read the mails. The ids come back with the addresses to be told apart.
 insert into users (organization_id, email, first_name, last_name, phone, is_verified)
 select current_organization_id(), u.email, u.first_name, u.last_name, u.phone, true
 from jsonb_to_recordset($1) as u (email text, first_name text, last_name text, phone text)
@@ -22,11 +24,13 @@ select create_login(l.user_id, l.email_key, l.password_hash)
 from jsonb_to_recordset($1) as l (user_id bigint, email_key text, password_hash text)
 
 -- name: grant_roles :exec
+-- By the names of the system roles, which every organisation has.
 insert into user_roles (organization_id, user_id, role_id)
 select r.organization_id, g.user_id, r.id
 from jsonb_to_recordset($1) as g (user_id bigint, role text) join roles r on r.name = g.role
 
 -- name: create_properties :many
+-- With times of their own, so that the lists have something to sort by.
 insert into properties (organization_id, address, city, state, zip_code, latitude, longitude, property_type, status,
     price, bedrooms, bathrooms, square_feet, lot_size, year_built, description, features, created_by, created_at,
     updated_at)
@@ -58,16 +62,77 @@ join files f on f.storage_key = g.storage_key
 join files t on t.storage_key = g.thumbnail_key
 
 -- name: create_valuations :exec
+-- The records have the names of the columns, so they need no list of their own.
 insert into property_valuations (organization_id, property_id, value, valuation_date, source, created_by, created_at)
 select current_organization_id(), r.property_id, r.value, r.valuation_date, r.source, r.created_by, r.created_at
 from jsonb_populate_recordset(null::property_valuations, $1) r
 
 -- name: create_notes :exec
+-- As create_valuations.
 insert into property_notes (organization_id, property_id, content, created_by, created_at)
 select current_organization_id(), r.property_id, r.content, r.created_by, r.created_at
 from jsonb_populate_recordset(null::property_notes, $1) r
 
 -- name: create_activities :exec
+-- As create_valuations.
 insert into property_activities (organization_id, property_id, activity_type, description, created_by, created_at)
 select current_organization_id(), r.property_id, r.activity_type, r.description, r.created_by, r.created_at
 from jsonb_populate_recordset(null::property_activities, $1) r
+
+-- name: create_leads :many
+-- The ids come back with the addresses to be told apart.
+insert into leads (organization_id, first_name, last_name, email, phone, company, source, status, score, budget,
+    timeline, notes, assigned_to, created_by, created_at, updated_at, last_contacted_at)
+select current_organization_id(), r.first_name, r.last_name, r.email, r.phone, r.company, r.source, r.status, r.score,
+    r.budget, r.timeline, r.notes, r.assigned_to, r.created_by, r.created_at, r.updated_at, r.last_contacted_at
+from jsonb_populate_recordset(null::leads, $1) r
+returning id, email
+
+-- name: create_lead_activities :exec
+-- As create_valuations.
+insert into lead_activities (organization_id, lead_id, activity_type, subject, description, outcome, scheduled_at,
+    completed_at, created_by, created_at)
+select current_organization_id(), r.lead_id, r.activity_type, r.subject, r.description, r.outcome, r.scheduled_at,
+    r.completed_at, r.created_by, r.created_at
+from jsonb_populate_recordset(null::lead_activities, $1) r
+
+-- name: create_deals :many
+-- A property may have several deals, begun at different times.
+insert into deals (organization_id, property_id, lead_id, deal_type, stage, value, commission_rate, probability,
+    expected_close_date, assigned_to, notes, created_by, closed_at, created_at, updated_at)
+select current_organization_id(), r.property_id, r.lead_id, r.deal_type, r.stage, r.value, r.commission_rate,
+    r.probability, r.expected_close_date, r.assigned_to, r.notes, r.created_by, r.closed_at, r.created_at, r.updated_at
+from jsonb_populate_recordset(null::deals, $1) r
+returning id, property_id, created_at
+
+-- name: claim_properties :exec
+-- Which deal gave a property its status: the one that holds it, or was won.
+update properties p set status_deal_id = d.id, updated_at = d.updated_at
+from deals d
+where d.organization_id = p.organization_id and d.property_id = p.id
+    and d.stage in ('contract', 'inspection', 'financing', 'closing', 'closed_won')
+
+-- name: create_stage_changes :exec
+-- As create_valuations.
+insert into deal_stage_changes (organization_id, deal_id, old_stage, new_stage, changed_by, changed_at,
+    duration_seconds)
+select current_organization_id(), r.deal_id, r.old_stage, r.new_stage, r.changed_by, r.changed_at, r.duration_seconds
+from jsonb_populate_recordset(null::deal_stage_changes, $1) r
+
+-- name: create_transactions :exec
+-- As create_valuations.
+insert into transactions (organization_id, deal_id, transaction_type, amount, description, transaction_date,
+    metadata, created_by, created_at, updated_at)
+select current_organization_id(), r.deal_id, r.transaction_type, r.amount, r.description, r.transaction_date, '{}',
+    r.created_by, r.created_at, r.updated_at
+from jsonb_populate_recordset(null::transactions, $1) r
+
+-- name: create_portfolio :exec
+-- With the properties at these addresses.
+with made as (
+    insert into portfolios (organization_id, name, description, created_by)
+    values (current_organization_id(), $1, $2, $3)
+    returning organization_id, id
+)
+insert into portfolio_properties (organization_id, portfolio_id, property_id)
+select m.organization_id, m.id, p.id from made m join properties p using (organization_id) where p.address = any ($4)

@@ -1,0 +1,231 @@
+"""The demo data: what a newcomer finds, that it is whole, and that loading it twice, or half, changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from api import Api, Client, served_api
+from conftest import TestDatabase
+
+from reos import demo
+from reos.schemas.deals import DealStage
+from reos.seed import market, pipeline, seed
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+async def seeded(database: TestDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """A served database with the demo data."""
+    async with served_api(database, tmp_path_factory.mktemp("data")) as api:
+        assert await seed(api.settings)
+        yield api
+
+
+async def log_in(api: Api, email: str) -> Client:
+    (password,) = (user[6] for user in demo.USERS if user[5] == email)
+    answer = await api.anonymous.post("/auth/login", json={"email": email, "password": password}, status=200)
+    return Client(api.http, {"Authorization": f"Bearer {answer['access_token']}"})
+
+
+async def everything(client: Client, path: str) -> list[dict[str, Any]]:
+    """All items of a list."""
+    items: list[dict[str, Any]] = []
+    while True:
+        page = await client.get(path, params={"page": len(items) // 100 + 1, "page_size": 100})
+        items += page["items"]
+        if not page["has_more"]:
+            return items
+
+
+async def test_everybody_can_log_in_and_has_the_role(seeded: Api) -> None:
+    for organization, role, first_name, _, _, email, _ in demo.USERS:
+        me = await (await log_in(seeded, email)).get("/auth/me")
+        assert me["first_name"] == first_name
+        assert me["is_verified"]
+        assert [found["name"] for found in me["roles"]] == [role]
+        name, settings = next((row[1], row[3]) for row in demo.ORGANIZATIONS if row[0] == organization)
+        assert me["organization"]["name"] == name
+        assert me["organization"]["settings"] == settings
+
+
+async def test_the_passwords_are_those_of_the_documents(seeded: Api) -> None:
+    known = {user[5]: user[6] for user in demo.USERS}
+    assert known["admin@acme-realestate.com"] == "Admin123!"
+    assert known["manager@acme-realestate.com"] == "Manager123!"
+    assert known["mike@acme-realestate.com"] == "Agent123!"
+    assert all(known[email] == password for _, email, password in demo.LOGINS)
+
+
+async def test_there_is_a_market(seeded: Api) -> None:
+    found = []
+    for email in ("admin@acme-realestate.com", "admin@premium-properties.com"):
+        client = await log_in(seeded, email)
+        found += await everything(client, "/properties")
+        for path, least in (("/leads", 30), ("/deals", 10)):
+            assert (await client.get(path))["total"] >= least
+    assert len(found) >= 60
+    assert len({(listing["city"], listing["state"]) for listing in found}) >= 15
+    assert all(listing["latitude"] and listing["longitude"] for listing in found)
+    assert {listing["status"] for listing in found} == {"available", "under_contract", "sold", "rented", "off_market"}
+
+
+async def test_a_listing_has_pictures_valuations_and_a_past(seeded: Api) -> None:
+    client = await log_in(seeded, "mike@acme-realestate.com")
+    (listing,) = (await client.get("/properties", params={"search": "4616 Barton Hills"}))["items"]
+    path = f"/properties/{listing['id']}"
+    images = await client.get(f"{path}/images")
+    assert [image["title"] for image in images] == ["From the street", "Floor plan"]
+    for image in images:
+        for address in (image["url"], image["thumbnail_url"]):
+            answer = await seeded.http.get(address.replace(seeded.settings.base_url, seeded.url))
+            assert answer.headers["content-type"] == "image/jpeg"
+            assert answer.content.startswith(b"\xff\xd8\xff")
+    valuations = await client.get(f"{path}/valuations")
+    days = [valuation["valuation_date"] for valuation in valuations]
+    assert len(days) >= 2
+    assert days == sorted(days, reverse=True)
+    assert await client.get(f"{path}/activities")
+
+
+async def test_deals_stand_in_every_stage_with_a_history_over_the_year(seeded: Api) -> None:
+    client = await log_in(seeded, "manager@acme-realestate.com")
+    deals = await everything(client, "/deals")
+    assert {deal["stage"] for deal in deals} == set(get_args(DealStage))
+    closed = {deal["closed_at"][:7] for deal in deals if deal["closed_at"]}
+    assert len(closed) >= 8
+    for deal in deals:
+        history = await client.get(f"/deals/{deal['id']}/history", params={"page_size": 100})
+        stages = [change["new_stage"] for change in reversed(history)]
+        assert stages[-1] == deal["stage"]
+        assert [change["old_stage"] for change in reversed(history)] == [None, *stages[:-1]]
+        assert history[-1]["changed_at"] == deal["created_at"]
+        if deal["stage"] == "closed_won":
+            transactions = await client.get(f"/deals/{deal['id']}/transactions")
+            assert "commission" in {entry["transaction_type"] for entry in transactions["items"]}
+
+
+async def test_a_status_is_what_a_deal_made_it(seeded: Api) -> None:
+    """As if the deals had gone their way through the API: reopening one frees its property."""
+    rows = await seeded.fetch(
+        "select p.status, p.status_deal_id, d.stage, d.deal_type, d.property_id = p.id as is_its_own from properties p"
+        " left join deals d on d.organization_id = p.organization_id and d.id = p.status_deal_id"
+    )
+    for row in rows:
+        if row["status"] in ("available", "off_market"):
+            assert row["status_deal_id"] is None
+        else:
+            assert row["is_its_own"]
+            is_renting = row["deal_type"] in ("lease", "rental")
+            given = ("rented" if is_renting else "sold") if row["stage"] == "closed_won" else "under_contract"
+            assert row["status"] == given
+    client = await log_in(seeded, "admin@premium-properties.com")
+    (deal, *_) = (await client.get("/deals", params={"stage": "closed_won"}))["items"]
+    await client.patch(f"/deals/{deal['id']}", json={"stage": "negotiation"})
+    assert (await client.get(f"/properties/{deal['property_id']}"))["status"] == "available"
+    await client.patch(f"/deals/{deal['id']}", json={"stage": "closed_won"})
+
+
+async def test_leads_were_contacted_and_some_converted(seeded: Api) -> None:
+    client = await log_in(seeded, "admin@acme-realestate.com")
+    leads = {lead["id"]: lead for lead in await everything(client, "/leads")}
+    named = [deal["lead_id"] for deal in await everything(client, "/deals") if deal["lead_id"]]
+    assert len(named) > 20
+    assert all(leads[lead_id]["status"] == "converted" for lead_id in named)
+    contacted = next(lead for lead in leads.values() if lead["last_contacted_at"] and lead["status"] == "contacted")
+    assert await client.get(f"/leads/{contacted['id']}/activities")
+
+
+async def test_portfolios_hold_the_listings_of_the_table(seeded: Api) -> None:
+    client = await log_in(seeded, "admin@acme-realestate.com")
+    counts = {item["name"]: item["property_count"] for item in await everything(client, "/portfolios")}
+    assert counts == {name: len(addresses) for owner, name, _, addresses in demo.PORTFOLIOS if owner == "acme"}
+
+
+async def test_nothing_lies_in_the_future_but_what_is_planned(seeded: Api) -> None:
+    for table in ("properties", "leads", "deals", "transactions", "lead_activities", "property_notes"):
+        assert await seeded.value(f"select count(*) > 0 and max(created_at) <= now() from {table}"), table
+
+
+async def test_a_second_time_changes_nothing(seeded: Api) -> None:
+    def count() -> Any:
+        return seeded.fetch("select (select count(*) from properties), (select count(*) from users)")
+
+    before, files = await count(), len(list((seeded.settings.data_dir / "files").rglob("*")))
+    assert not await seed(seeded.settings)
+    assert await count() == before
+    assert len(list((seeded.settings.data_dir / "files").rglob("*"))) == files
+
+
+async def test_of_two_seeders_one_loads(fresh_database: TestDatabase, tmp_path: Path) -> None:
+    async with served_api(fresh_database, tmp_path) as api:
+        done = await asyncio.gather(*(seed(api.settings) for _ in range(3)))
+        assert sorted(done) == [False, False, True]
+        assert await api.value("select count(*) from organizations") == len(demo.ORGANIZATIONS)
+
+
+async def test_a_seeder_that_fails_leaves_nothing(
+    fresh_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(deals: list[pipeline.Deal]) -> market.Rows:
+        if deals[0].listing.town == "Denver":  # The second organisation's.
+            raise RuntimeError("told to fail")
+        return []
+
+    monkeypatch.setattr(pipeline, "transaction_rows", fail)
+    async with served_api(fresh_database, tmp_path) as api:
+        with pytest.raises(RuntimeError, match="told to fail"):
+            await seed(api.settings)
+        assert await api.value("select count(*) from organizations") == 0
+        assert not [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
+        monkeypatch.undo()
+        assert await seed(api.settings)
+
+
+def test_it_is_the_same_at_each_run() -> None:
+    def made() -> tuple[Any, ...]:
+        listings = market.make_listings("acme", NOW)
+        deals = pipeline.make_deals("acme", listings, NOW)
+        leads = pipeline.make_leads("acme", deals, [1, 2], NOW)
+        contacts = pipeline.make_contacts(leads, NOW)
+        return (
+            [market.property_row(listing) for listing in listings],
+            [pipeline.deal_row(deal, NOW) for deal in deals],
+            [pipeline.lead_row(lead) for lead in leads],
+            pipeline.contact_rows(contacts),
+            pipeline.stage_rows(deals),
+            pipeline.transaction_rows(deals),
+        )
+
+    assert made() == made()
+
+
+def test_it_is_the_same_whenever_it_runs_but_for_the_dates() -> None:
+    def stages(now: datetime) -> list[tuple[str, str, int]]:
+        listings = market.make_listings("premium", now)
+        return [
+            (deal.listing.address, deal.stage, deal.value) for deal in pipeline.make_deals("premium", listings, now)
+        ]
+
+    assert stages(NOW) == stages(NOW + timedelta(days=500))
+
+
+def test_the_tables_fit_together() -> None:
+    addresses = [row[0] for rows in demo.LISTINGS.values() for row in rows]
+    assert len(set(addresses)) == len(addresses) >= 60
+    assert {row[1] for rows in demo.LISTINGS.values() for row in rows} == set(demo.TOWNS)
+    assert {row[2] for rows in demo.LISTINGS.values() for row in rows} <= set(demo.DESCRIPTIONS) & set(demo.FEATURES)
+    for owner, name, _, wanted in demo.PORTFOLIOS:
+        assert set(wanted) <= {row[0] for row in demo.LISTINGS[owner]}, name
+    assert Counter(user[0] for user in demo.USERS) == {"acme": 5, "premium": 1}
+    assert sum(demo.LEADS.values()) == 120
+    for organization in demo.LISTINGS:
+        assert next(user[1] for user in demo.USERS if user[0] == organization) == "Admin"
