@@ -83,4 +83,5 @@ async def stop_streams(app: Sanic) -> None:
 async def close_parts(app: Sanic) -> None:
     context: Context = app.ctx.context
     await context.limiter.stop()
+    await context.storage.close()
     await context.database.close()

@@ -475,6 +475,16 @@ async def test_a_forgotten_password_is_reset_by_mail(api: Api, worker: None) -> 
     assert await mails_to(api, "nobody@example.com") == []
 
 
+async def test_a_changed_password_spends_the_reset_links(api: Api, worker: None) -> None:
+    person = await sign_up(api)
+    await api.anonymous.post("/auth/password-reset-request", json={"email": person.email}, status=204)
+    token = token_in(await mail_about(api, person.email, "Set a new password"))
+    change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    await person.client.post("/auth/change-password", json=change, status=204)
+    body = {"token": token, "new_password": PASSWORD}
+    await api.anonymous.error("POST", "/auth/password-reset-confirm", json=body, status=400)
+
+
 async def test_a_reset_link_expires(api: Api, worker: None) -> None:
     person = await sign_up(api)
     await api.anonymous.post("/auth/password-reset-request", json={"email": person.email}, status=204)

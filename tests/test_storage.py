@@ -170,8 +170,6 @@ def test_the_settings_choose_the_storage(tmp_path: Path) -> None:
     local = make_storage(load_settings(data_dir=tmp_path, storage_provider="local"))
     assert isinstance(local, LocalStorage)
     assert local.root == tmp_path / "files"
-    with pytest.raises(SettingsError, match="STORAGE_PROVIDER"):
-        make_storage(load_settings(data_dir=tmp_path, storage_provider="s3"))
 
 
 def test_a_root_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from reos.handlers.changes import differing
 from reos.handlers.paging import array
 from reos.middleware.call import NO_CONTENT, Answer, Call
 from reos.middleware.endpoint import ANY_USER, PREFIX, PUBLIC, delete, get, post, put
-from reos.queries import audit, auth, events, jobs, sessions
+from reos.queries import audit, auth, events, jobs, one_time_tokens, sessions
 from reos.queries.users import email_key
 from reos.schemas.auth import (
     EmailVerification,
@@ -211,6 +211,8 @@ async def change_password(call: Call, body: PasswordChange) -> Answer:
         raise InvalidInputError("The current password is wrong.")
     await auth.set_password_hash(call.conn, call.user_id, new_hash)
     await sessions.revoke_all(call.conn, call.user_id, but=call.session_id)
+    # Whoever reads the old mails must not come in by them.
+    await one_time_tokens.spend_links(call.conn, call.user_id)
     call.audit("password_change", "user", call.user_id)
     return NO_CONTENT
 

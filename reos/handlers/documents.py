@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
 from reos.db import tenant_transaction
@@ -78,9 +77,3 @@ async def download_link(call: Call, document: Mapping[str, Any]) -> dict[str, An
         numbers = (call.principal.organization_id, document["id"], expires_at)
         url = f"{call.context.settings.base_url}/files/{call.context.signer.seal(DOCUMENT_PURPOSE, *numbers)}"
     return {"url": url, "expires_at": datetime.fromtimestamp(expires_at, UTC)}
-
-
-def attachment(name: str) -> str:
-    """The Content-Disposition (RFC 6266) under which a browser saves a file, never shows it."""
-    ascii_name = name.encode("ascii", "replace").decode().replace("?", "_").replace("\\", "_").replace('"', "_")
-    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -11,8 +11,9 @@ from sanic import Blueprint, HTTPResponse, Request
 from reos.context import Context
 from reos.db import Record, tenant_transaction
 from reos.errors import ResourceNotFoundError
-from reos.handlers.documents import DOCUMENT_PURPOSE, attachment
+from reos.handlers.documents import DOCUMENT_PURPOSE
 from reos.handlers.images import FILE_PURPOSE
+from reos.integrations.storage import attachment
 from reos.middleware.call import is_known
 from reos.middleware.requests import streaming
 from reos.queries import leads, stored_files

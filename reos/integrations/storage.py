@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import quote
 from uuid import uuid4
 
 from reos.errors import ResourceNotFoundError, StorageServiceError
@@ -59,6 +60,23 @@ class Storage(Protocol):
         """Try the storage; what /health shows of it."""
         ...
 
+    async def close(self) -> None:
+        """Let go of what is held open."""
+        ...
+
+
+def check_key(key: str) -> str:
+    """The key. Raises ValueError for what is none, for one that would lead out of a directory above all."""
+    if len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
+        raise ValueError("not a storage key")
+    return key
+
+
+def attachment(name: str) -> str:
+    """The Content-Disposition (RFC 6266) under which a browser saves a file, never shows it."""
+    ascii_name = name.encode("ascii", "replace").decode().replace("?", "_").replace("\\", "_").replace('"', "_")
+    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe='')}"
+
 
 class LocalStorage:
     """Files below a directory, readable by their owner alone.
@@ -76,9 +94,7 @@ class LocalStorage:
 
     def _path(self, key: str) -> Path:
         """The file of a key. Raises ValueError for a key that would leave the directory."""
-        if len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
-            raise ValueError("not a storage key")
-        return self.root / key
+        return self.root / check_key(key)
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes], content_type: str) -> int:
         path = self._path(key)
@@ -132,11 +148,17 @@ class LocalStorage:
             raise StorageServiceError from error
         return {"provider": "local"}
 
+    async def close(self) -> None:
+        """Nothing is held open."""
+
 
 def make_storage(settings: Settings) -> Storage:
     """The storage that the settings name. Raises SettingsError."""
     if settings.uses_s3:
-        raise SettingsError("STORAGE_PROVIDER: s3 is not available in this version; use local, and unset S3_ENDPOINT.")
+        # Only whoever uses it pays the time and memory that its libraries take.
+        from reos.integrations.s3 import S3Storage
+
+        return S3Storage(settings)
     return LocalStorage(settings.data_dir / "files")
 
 
