@@ -212,7 +212,7 @@ async def change_password(call: Call, body: PasswordChange) -> Answer:
     await auth.set_password_hash(call.conn, call.user_id, new_hash)
     await sessions.revoke_all(call.conn, call.user_id, but=call.session_id)
     # Whoever reads the old mails must not come in by them.
-    await one_time_tokens.spend_links(call.conn, call.user_id)
+    await one_time_tokens.spend_links(call.conn, call.user_id, one_time.PASSWORD_RESET)
     call.audit("password_change", "user", call.user_id)
     return NO_CONTENT
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sanic import Blueprint
 
+from reos.auth import one_time
 from reos.auth.login import address_key
 from reos.db import Record
 from reos.errors import BusinessLogicError
@@ -122,7 +123,7 @@ async def _write(call: Call, before: Record, sent: dict[str, Any], role_ids: lis
         await sessions.revoke_all(call.conn, user_id)
     if new_hash or "email" in patch or patch.get("is_active") is False:
         # Whoever reads the old mails must not come in by them.
-        await one_time_tokens.spend_links(call.conn, user_id)
+        await one_time_tokens.spend_links(call.conn, user_id, one_time.PASSWORD_RESET, one_time.VERIFY_EMAIL)
 
 
 @delete(bp, "/users/{user_id}", "user:delete")

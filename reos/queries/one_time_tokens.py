@@ -20,6 +20,6 @@ async def redeem(conn: Connection, user_id: int, purpose: str, token_hash: bytes
     return await fetch_one(conn, SQL.redeem_one_time_token, user_id, purpose, token_hash)
 
 
-async def spend_links(conn: Connection, user_id: int) -> None:
-    """Make the links that the user was mailed useless."""
-    await execute(conn, SQL.spend_links, user_id)
+async def spend_links(conn: Connection, user_id: int, *purposes: str) -> None:
+    """Make the links of these purposes useless that the user was mailed."""
+    await execute(conn, SQL.spend_links, user_id, purposes)

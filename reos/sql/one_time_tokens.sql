@@ -18,5 +18,5 @@ with redeemed as (
 select organization_id, user_id, session_id from redeemed
 
 -- name: spend_links :exec
--- Links to verify an address and to set a password; the tickets of streams end with their session.
-update one_time_tokens set used_at = now() where user_id = $1 and purpose <> 'stream_ticket' and used_at is null
+-- The tickets of streams end with their session; links do when what they stand for has changed.
+update one_time_tokens set used_at = now() where user_id = $1 and purpose = any ($2) and used_at is null
