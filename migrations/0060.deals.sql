@@ -25,6 +25,7 @@ create table deals (
     value_cents bigint not null generated always as ((value * 100)::bigint) stored,
     primary key (organization_id, id),
     foreign key (organization_id, property_id) references properties (organization_id, id),
+    foreign key (organization_id, lead_id) references leads (organization_id, id),
     foreign key (organization_id, assigned_to) references users (organization_id, id),
     foreign key (organization_id, created_by) references users (organization_id, id),
     check ((closed_at is not null) = (stage in ('closed_won', 'closed_lost')))

@@ -222,6 +222,7 @@ def from_constraint(name: str | None, error: Exception) -> ReosError | Exception
         "login_identities_pkey": ResourceAlreadyExistsError("A user with this email address exists already."),
         "roles_name_key": ResourceAlreadyExistsError("A role with this name exists already."),
         "team_members_pkey": ResourceAlreadyExistsError("The user is a member of the team already."),
+        "deals_holding_key": PropertyNotAvailableError("Another deal holds the property."),
         "organizations_slug_key": ResourceAlreadyExistsError("An organisation with this slug exists already."),
     }
     return known.get(name or "", error)

@@ -9,13 +9,13 @@ from typing import Any
 from sanic import Blueprint
 
 from reos.db import Record
-from reos.errors import ResourceNotFoundError, ValidationError
+from reos.errors import PropertyNotAvailableError, ResourceDeletionError, ResourceNotFoundError, ValidationError
 from reos.handlers import images
 from reos.handlers.changes import differing
 from reos.handlers.paging import array, check_fields, envelope, page_request
 from reos.middleware.call import NO_CONTENT, Answer, Call
 from reos.middleware.endpoint import PREFIX, delete, get, post, put
-from reos.queries import audit, organizations, stored_files
+from reos.queries import audit, deals, organizations, stored_files
 from reos.queries import properties as queries
 from reos.schemas.common import SubListQuery, patch_of, to_date
 from reos.schemas.properties import (
@@ -75,12 +75,14 @@ async def get_property(call: Call, property_id: int) -> Record:
 
 @put(bp, "/properties/{property_id}", "property:update", response=Property)
 async def update_property(call: Call, property_id: int, body: PropertyUpdate) -> Record:
-    """Change what is sent of a property."""
+    """Change what is sent of a property. While a deal holds it, its status follows the deal."""
     before = await queries.lock(call.conn, property_id)
     call.if_match(before)
     patch = differing(before, patch_of(body))
     if not patch:
         return before
+    if "status" in patch and await queries.is_held(call.conn, property_id):
+        raise PropertyNotAvailableError("A deal has the property under contract; its status follows the deal.")
     after = await queries.update(call.conn, property_id, patch)
     call.audit("update", "property", property_id, audit.changed(before, after))
     call.publish("property.updated", property_id, after)
@@ -89,9 +91,11 @@ async def update_property(call: Call, property_id: int, body: PropertyUpdate) ->
 
 @delete(bp, "/properties/{property_id}", "property:delete")
 async def delete_property(call: Call, property_id: int) -> Answer:
-    """Delete a property softly; a restore undoes it."""
+    """Delete a property softly; a restore undoes it. One with an open deal stays."""
     before = await queries.lock(call.conn, property_id)
     call.if_match(before)
+    if await deals.has_open(call.conn, property_id):
+        raise ResourceDeletionError("The property has an open deal.")
     await queries.delete(call.conn, property_id)
     call.audit("delete", "property", property_id)
     call.publish("property.deleted", property_id, {"property_id": property_id})

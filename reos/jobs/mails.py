@@ -34,7 +34,7 @@ async def send_welcome_email(job: Job, user_id: int) -> None:
     if user is None or not user["is_active"]:
         logger.info("User {} gets no welcome: not active", user_id)
         return
-    await _send(job, user, "welcome", f"Welcome to {job.settings.smtp_from_name}", link=job.settings.base_url)
+    await send_to(job, user, "welcome", f"Welcome to {job.settings.smtp_from_name}", link=job.settings.base_url)
 
 
 @task("send_verification_email", retry=MAIL_RETRY, timeout=MAIL_TIMEOUT)
@@ -48,7 +48,7 @@ async def send_verification_email(job: Job, user_id: int) -> None:
         token = await one_time.issue(conn, job.signer, user_id, "verify_email", organization_id=job.organization_id)
     settings = job.settings
     link = _with_token(settings.link_verify_email or f"{settings.base_url}/verify-email", token)
-    await _send(job, user, "verification", "Confirm your email address", link=link, hours=VERIFICATION_HOURS)
+    await send_to(job, user, "verification", "Confirm your email address", link=link, hours=VERIFICATION_HOURS)
 
 
 @task("send_password_reset_email", retry=MAIL_RETRY, timeout=MAIL_TIMEOUT)
@@ -73,7 +73,7 @@ async def _send_reset_link(job: Job, organization_id: int, user_id: int) -> None
         token = await one_time.issue(conn, job.signer, user_id, "password_reset", organization_id=organization_id)
     settings = job.settings
     link = _with_token(settings.link_reset_password or f"{settings.base_url}/reset-password", token)
-    await _send(job, user, "password_reset", "Set a new password", link=link, hours=RESET_HOURS)
+    await send_to(job, user, "password_reset", "Set a new password", link=link, hours=RESET_HOURS)
 
 
 @task("record_failed_login")
@@ -101,7 +101,7 @@ async def record_failed_login(job: Job, lookup_id: int) -> None:
         await events.record_changes(conn, [entry], [])
 
 
-async def _send(job: Job, user: Record, template: str, subject: str, **values: object) -> None:
+async def send_to(job: Job, user: Record, template: str, subject: str, **values: object) -> None:
     """Render a template for a user and hand it to the mailer. Holds no connection."""
     text, html = render(
         template,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -16,6 +16,7 @@ from reos.queries.listing import (
     condition,
     contains_pattern,
     fetch_page,
+    text_condition,
 )
 from reos.queries.search import search_filters
 from reos.queries.sublists import SubList, fetch_sublist
@@ -23,7 +24,7 @@ from reos.sql import load
 
 SQL = load("properties")
 
-_DISTANCE = "distance_km({}, {}, p.latitude::float8, p.longitude::float8)"
+_DISTANCE = "distance_km({}, {}, p.latitude_degrees, p.longitude_degrees)"
 
 LISTING = Listing(
     table="properties",
@@ -44,14 +45,14 @@ LISTING = Listing(
     },
     filters={
         "near": condition(
-            "(p.latitude::float8 between {0}::float8 - {2}::float8 / 111.0 and {0}::float8 + {2}::float8 / 111.0"
-            " and p.longitude is not null and " + _DISTANCE.format("{0}", "{1}") + " <= {2})",
+            "(p.latitude_degrees between {0}::float8 - {2}::float8 / 111.0 and {0}::float8 + {2}::float8 / 111.0"
+            " and " + _DISTANCE.format("{0}", "{1}") + " <= {2})",
             arity=3,
         ),
         "ids": condition("p.id = any({})"),
-        "words": condition("p.search_text like all({})"),
-        "city": condition("lower(p.city) like {}"),
-        "state": condition("lower(p.state) like {}"),
+        "words": text_condition("p.search_text like all({})"),
+        "city": text_condition("lower(p.city) like {}"),
+        "state": text_condition("lower(p.state) like {}"),
         "zip_code": condition("p.zip_code = {}"),
         "property_type": condition("p.property_type = {}"),
         "status": condition("p.status = {}"),
@@ -97,6 +98,12 @@ async def lock(conn: Connection, property_id: int) -> Record:
 async def lock_deleted(conn: Connection, property_id: int) -> Record:
     """The deleted property, locked. Raises ResourceNotFoundError."""
     return await fetch_existing(conn, SQL.lock_deleted_property, property_id)
+
+
+async def existing_ids(conn: Connection, property_ids: Sequence[int]) -> set[int]:
+    """Which of the ids lead to a property."""
+    rows = await fetch_all(conn, SQL.list_existing_properties, property_ids) if property_ids else []
+    return {row["id"] for row in rows}
 
 
 async def lock_all(conn: Connection, property_ids: list[int]) -> dict[int, Record]:

@@ -15,6 +15,7 @@ SQL = load("references")
 # The fields that name another resource, and its kind. A field of another name is no reference.
 KINDS = {
     "property_id": "property",
+    "lead_id": "lead",
     "assigned_to": "user",
     "user_id": "user",
 }

@@ -72,6 +72,10 @@ update properties set deleted_at = clock_timestamp(), updated_at = clock_timesta
 update properties p set deleted_at = null, updated_at = clock_timestamp() where p.id = $1 and p.deleted_at is not null
 returning {property_columns}
 
+-- name: list_existing_properties :many
+-- Which of the ids in a body lead to something.
+select id from properties where id = any($1::bigint[]) and deleted_at is null
+
 -- name: list_portfolio_properties :many
 -- Deleted properties are never shown.
 select {property_columns} from portfolio_properties m join properties p on p.id = m.property_id and p.deleted_at is null
@@ -114,6 +118,7 @@ select {valuation_columns}, count(*) over () as total from property_valuations v
 order by v.valuation_date desc, v.id desc limit $2 offset $3
 
 -- name: create_property_valuation :one
+-- By whom, the transaction says.
 insert into property_valuations as v (organization_id, property_id, value, valuation_date, source, notes, created_by)
 values (current_organization_id(), $1, $2, $3, $4, $5, current_user_id())
 returning {valuation_columns}
@@ -127,6 +132,7 @@ select {note_columns}, count(*) over () as total from property_notes n where n.p
 order by n.id desc limit $2 offset $3
 
 -- name: create_property_note :one
+-- By whom, the transaction says.
 insert into property_notes as n (organization_id, property_id, content, created_by)
 values (current_organization_id(), $1, $2, current_user_id())
 returning {note_columns}
@@ -140,6 +146,7 @@ select {activity_columns}, count(*) over () as total from property_activities a 
 order by a.id desc limit $2 offset $3
 
 -- name: create_property_activity :one
+-- By whom, the transaction says.
 insert into property_activities as a (organization_id, property_id, activity_type, description, metadata, created_by)
 values (current_organization_id(), $1, $2, $3, $4, current_user_id())
 returning {activity_columns}

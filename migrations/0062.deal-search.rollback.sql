@@ -1,0 +1,10 @@
+drop function search_deal_ids(text[], integer);
+drop trigger deal_lead_text_updated on leads;
+drop trigger deal_property_text_updated on properties;
+drop trigger deal_text_updated on deals;
+drop trigger deal_text_inserted on deals;
+drop function deal_lead_text_changed();
+drop function deal_property_text_changed();
+drop function deal_text_changed();
+drop function refresh_deal_search_texts(bigint, bigint[]);
+drop table deal_search_texts;

@@ -1,0 +1,27 @@
+-- name: transaction_columns :fragment
+t.id, t.deal_id, t.transaction_type, t.amount, t.description, t.transaction_date, t.metadata, t.created_by,
+t.created_at, t.updated_at
+
+-- name: lock_transaction :one
+-- Of the deal in the path only.
+select {transaction_columns} from transactions t where t.deal_id = $1 and t.id = $2 for no key update
+
+-- name: create_transaction :one
+insert into transactions as t (organization_id, deal_id, transaction_type, amount, description, transaction_date,
+    metadata, created_by)
+select current_organization_id(), $1, r.transaction_type, r.amount, r.description, r.transaction_date, r.metadata,
+    current_user_id()
+from jsonb_populate_record(null::transactions, $2::jsonb) r
+returning {transaction_columns}
+
+-- name: update_transaction :one
+-- The patch is merged into the row: an absent key keeps its value, a null clears it.
+update transactions t set (transaction_type, amount, description, transaction_date, metadata, updated_at)
+    = (select r.transaction_type, r.amount, r.description, r.transaction_date, r.metadata, clock_timestamp()
+    from jsonb_populate_record(t, $2::jsonb) r)
+where t.id = $1
+returning {transaction_columns}
+
+-- name: delete_transaction :exec
+-- For good; the audit row keeps what it was.
+delete from transactions where id = $1
