@@ -7,6 +7,7 @@ from sanic import Blueprint
 from reos.handlers import (
     audit_logs,
     auth,
+    conversions,
     deals,
     docs,
     files,
@@ -34,6 +35,7 @@ BLUEPRINTS: list[Blueprint] = [
     properties.bp,
     leads.bp,
     deals.bp,
+    conversions.bp,
     transactions.bp,
     portfolios.bp,
     sse.bp,

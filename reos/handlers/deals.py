@@ -41,7 +41,7 @@ async def create_deal(call: Call, body: DealCreate) -> Answer:
     In a stage that holds the property (contract, inspection, financing, closing) or won it needs an available one;
     in any stage a sold or off-market property is refused.
     """
-    fields = await with_dates(call, body.model_dump())
+    fields = await fields_of(call, body, body.model_dump())
     await check_references(call.conn, fields)
     await _hold_lead(call, fields)
     created = await create(call, fields)
@@ -77,7 +77,7 @@ async def update_deal(call: Call, deal_id: int, body: DealUpdate) -> Record:
 
     A closed deal is changed only by reopening it, with `stage` back to an open one; other fields may come along.
     """
-    fields = await with_dates(call, patch_of(body))
+    fields = await fields_of(call, body, patch_of(body))
     before = await queries.lock_if_there(call.conn, deal_id)
     patch = fields if before is None else differing(before, fields)
     await check_references(call.conn, patch)
@@ -121,12 +121,12 @@ async def list_deal_history(call: Call, deal_id: int, query: SubListQuery) -> An
     return array(await queries.list_stage_changes(call.conn, deal_id, query.limit, query.offset))
 
 
-async def with_dates(call: Call, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a body with the day that its date means in the organisation's time zone."""
-    given = fields.get("expected_close_date")
-    if given is None:
-        return fields
-    return fields | {"expected_close_date": to_date(given, await organizations.get_time_zone(call.conn))}
+async def fields_of(call: Call, body: DealCreate | DealUpdate, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a body, its date as the day that it means in the organisation's time zone."""
+    if body.expected_close_date is not None:
+        zone = await organizations.get_time_zone(call.conn)
+        fields["expected_close_date"] = to_date(body.expected_close_date, zone)
+    return fields
 
 
 async def create(call: Call, fields: Mapping[str, Any]) -> Record:

@@ -31,7 +31,7 @@ _ITEM_FIELDS = tuple(Transaction.model_fields)
 @post(bp, "/deals/{deal_id}/transactions", "deal:update", response=Transaction)
 async def create_transaction(call: Call, deal_id: int, body: TransactionCreate) -> Answer:
     """Book a transaction of a deal. A negative amount is a refund or a correction."""
-    fields = await _fields_of(call, deal_id, body.model_dump())
+    fields = await _fields_of(call, deal_id, body, body.model_dump())
     await deals.require(call.conn, deal_id)
     created = await queries.create(call.conn, deal_id, fields)
     call.audit("create", "transaction", created["id"], audit.created(created))
@@ -54,7 +54,7 @@ async def list_transactions(call: Call, deal_id: int, query: TransactionQuery) -
 )  # fmt: skip
 async def update_transaction(call: Call, deal_id: int, transaction_id: int, body: TransactionUpdate) -> Record:
     """Change what is sent of a transaction."""
-    fields = await _fields_of(call, deal_id, patch_of(body))
+    fields = await _fields_of(call, deal_id, body, patch_of(body))
     await deals.require(call.conn, deal_id)
     before = await queries.lock(call.conn, deal_id, transaction_id)
     patch = differing(before, fields)
@@ -76,11 +76,13 @@ async def delete_transaction(call: Call, deal_id: int, transaction_id: int) -> A
     return NO_CONTENT
 
 
-async def _fields_of(call: Call, deal_id: int, fields: dict[str, Any]) -> dict[str, Any]:
+async def _fields_of(
+    call: Call, deal_id: int, body: TransactionCreate | TransactionUpdate, fields: dict[str, Any]
+) -> dict[str, Any]:
     """The columns of a body, its date as a day. Raises ValidationError when it names another deal than the path."""
     if fields.pop("deal_id", None) not in (None, deal_id):
         raise ValidationError.of("deal_id", "Input should be the deal of the path", "other_deal")
     if "transaction_date" in fields:
         zone = await organizations.get_time_zone(call.conn)
-        fields["transaction_date"] = to_date(fields["transaction_date"], zone)
+        fields["transaction_date"] = to_date(body.transaction_date, zone)
     return fields
