@@ -19,21 +19,29 @@ create policy owner on deal_search_texts to reos_owner using (true);
 grant select on deal_search_texts to reos_app;
 
 -- The texts are locked before their sources are read, so that the later of two concurrent changes sees the earlier,
--- and in the order of their keys, so that a change of a property and one of a lead cannot deadlock.
+-- and in the order of their keys, so that a change of a property and one of a lead cannot deadlock. It is planned once
+-- in a session, perhaps while the tables are still empty, and must not read them whole for each deal afterwards.
 create function refresh_deal_search_texts(in_organization_id bigint, in_deal_ids bigint[]) returns void
-language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp set enable_seqscan = off as $$
 begin
-    perform 1 from deal_search_texts
-        where organization_id = in_organization_id and deal_id = any (in_deal_ids)
-        order by deal_id for no key update;
+    perform 1 from deal_search_texts s
+        where s.organization_id = in_organization_id and s.deal_id in (select unnest(in_deal_ids))
+        order by s.deal_id for no key update;
     insert into deal_search_texts as s (organization_id, deal_id, text)
     select d.organization_id, d.id, lower(concat_ws(' ', p.address, l.first_name, l.last_name, d.notes))
-    from deals d
+    from unnest(in_deal_ids) changed (id)
+    join deals d on d.organization_id = in_organization_id and d.id = changed.id
     left join properties p
         on p.organization_id = d.organization_id and p.id = d.property_id and p.deleted_at is null
     left join leads l on l.organization_id = d.organization_id and l.id = d.lead_id and l.deleted_at is null
-    where d.organization_id = in_organization_id and d.id = any (in_deal_ids)
     on conflict (organization_id, deal_id) do update set text = excluded.text where s.text <> excluded.text;
+end $$;
+
+create function deal_texts_inserted() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+begin
+    perform refresh_deal_search_texts(organization_id, array_agg(id)) from inserted group by organization_id;
+    return null;
 end $$;
 
 create function deal_text_changed() returns trigger
@@ -59,10 +67,11 @@ begin
     return null;
 end $$;
 
-revoke all on function refresh_deal_search_texts(bigint, bigint[]), deal_text_changed(),
+revoke all on function refresh_deal_search_texts(bigint, bigint[]), deal_texts_inserted(), deal_text_changed(),
     deal_property_text_changed(), deal_lead_text_changed() from public;
 
-create trigger deal_text_inserted after insert on deals for each row execute function deal_text_changed();
+create trigger deal_texts_inserted after insert on deals
+    referencing new table as inserted for each statement execute function deal_texts_inserted();
 create trigger deal_text_updated after update of notes, property_id, lead_id on deals for each row
     when ((old.notes, old.property_id, old.lead_id) is distinct from (new.notes, new.property_id, new.lead_id))
     execute function deal_text_changed();

@@ -3,6 +3,7 @@
 f.id, f.organization_id, f.name, f.description, f.metadata, f.created_by, f.created_at, f.updated_at, f.deleted_at
 
 -- name: get_portfolio :one
+-- The portfolio's own part of the single GET.
 select {portfolio_columns} from portfolios f where f.id = $1 and f.deleted_at is null
 
 -- name: lock_portfolio :one

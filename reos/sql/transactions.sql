@@ -7,6 +7,7 @@ t.created_at, t.updated_at
 select {transaction_columns} from transactions t where t.deal_id = $1 and t.id = $2 for no key update
 
 -- name: create_transaction :one
+-- Absent fields take the columns' defaults through the record that the body is merged into.
 insert into transactions as t (organization_id, deal_id, transaction_type, amount, description, transaction_date,
     metadata, created_by)
 select current_organization_id(), $1, r.transaction_type, r.amount, r.description, r.transaction_date, r.metadata,
