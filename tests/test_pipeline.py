@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
+import asyncpg
 import pytest
 from api import Api, Client, served_api
 from conftest import TestDatabase
 from crm import add_deal, add_lead, add_property, audited, happened, move, newest_event, status_of
+from event_streams import until
 from job_queue import running_worker
 from mail_sink import MailSink
 
@@ -492,21 +494,30 @@ async def test_of_two_deals_that_race_for_a_property_one_gets_it(api: Api) -> No
 
 
 async def test_deals_that_swap_their_properties_do_not_block_each_other(api: Api) -> None:
-    """Both change to what the other has, in both orders of ids; waiting for a deadlock to be found takes a second."""
+    """Both change to what the other has, and both wait until the property with the lower id is let go.
+
+    Would one hold the other property meanwhile, they would end in a deadlock, which takes a second to be found.
+    """
     admin = await api.register()
-    for turn in range(10):
+    owner = await asyncpg.connect(api.owner_dsn)
+    await owner.execute("set role reos_owner")
+    for is_held in (False, True):
         one, two = (await add_property(admin))["id"], (await add_property(admin))["id"]
         first = await add_deal(admin, one, stage="contract")
-        second = await add_deal(admin, two, stage="lead" if turn % 2 else "contract")
+        second = await add_deal(admin, two, stage="contract" if is_held else "lead")
+        async with owner.transaction():
+            await owner.execute("select 1 from properties where id = $1 for update", one)
+            swap = asyncio.gather(
+                admin.request("PATCH", f"/deals/{first['id']}", json={"property_id": two}),
+                admin.request("PATCH", f"/deals/{second['id']}", json={"property_id": one}),
+            )
+            await until(lambda: owner.fetchval("select count(*) = 2 from pg_locks where not granted"))
         started = asyncio.get_running_loop().time()
-        answers = await asyncio.gather(
-            admin.request("PATCH", f"/deals/{first['id']}", json={"property_id": two}),
-            admin.request("PATCH", f"/deals/{second['id']}", json={"property_id": one}),
-        )
+        answers = await swap
         assert asyncio.get_running_loop().time() - started < 0.9
-        statuses = [answer.status_code for answer in answers]
         # Two that hold cannot both move, for neither frees its own before it has the other's.
-        assert statuses == ([200, 200] if turn % 2 else [409, 409])
+        assert [answer.status_code for answer in answers] == ([409, 409] if is_held else [200, 200])
+    await owner.close()
 
 
 async def test_a_status_set_by_hand_and_a_deal_exclude_each_other(api: Api) -> None:
@@ -521,6 +532,68 @@ async def test_a_status_set_by_hand_and_a_deal_exclude_each_other(api: Api) -> N
         assert sorted((by_deal.status_code, by_hand.status_code)) == [200, 409]
         expected = "under_contract" if by_deal.status_code == 200 else "off_market"
         assert await status_of(admin, house["id"]) == expected
+
+
+# What must hold of all deals of an organisation: the number of those for which it does not.
+DISAGREEMENTS = """
+select
+    count(*) filter (where d.deleted_at is null and d.stage in ('contract', 'closing')
+        and (p.status_deal_id is distinct from d.id or p.status <> 'under_contract')) as held_by_none,
+    count(*) filter (where p.status_deal_id = d.id
+        and (d.deleted_at is not null or d.stage not in ('contract', 'closing', 'closed_won'))) as held_for_nothing,
+    count(*) filter (where d.deleted_at is null and d.closed_at is null
+        and p.deleted_at is not null) as without_property,
+    count(*) filter (where s.text is distinct from lower(concat_ws(' ',
+        case when p.deleted_at is null then p.address end,
+        case when l.deleted_at is null then l.first_name || ' ' || l.last_name end, d.notes))) as found_by_old_text,
+    count(*) filter (where d.stage is distinct from (select c.new_stage from deal_stage_changes c
+        where c.deal_id = d.id order by c.id desc limit 1)) as without_history
+from deals d
+join properties p on p.id = d.property_id
+left join leads l on l.id = d.lead_id
+left join deal_search_texts s on s.deal_id = d.id
+where d.organization_id = $1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.property
+async def test_after_a_storm_of_changes_everything_agrees(api: Api) -> None:
+    admin = await api.register()
+    houses = [(await add_property(admin))["id"] for _ in range(4)]
+    leads = [(await add_lead(admin))["id"] for _ in range(3)]
+    deals = [(await add_deal(admin, house))["id"] for house in houses + houses]
+    stages = ["lead", "qualified", "contract", "closing", "closed_won", "closed_lost"]
+
+    def act(dice: random.Random) -> tuple[str, str, Any]:
+        deal, house, lead = dice.choice(deals), dice.choice(houses), dice.choice(leads)
+        text, stage = str(dice.random()), dice.choice(stages)
+        actions: list[tuple[str, str, Any]] = [
+            ("PATCH", f"/deals/{deal}", {"stage": stage}),
+            ("PATCH", f"/deals/{deal}", {"stage": stage, "property_id": house, "lead_id": lead}),
+            ("PATCH", f"/deals/{deal}", {"notes": text, "lead_id": lead}),
+            ("PATCH", f"/properties/{house}", {"address": text}),
+            ("PATCH", f"/properties/{house}", {"status": dice.choice(["available", "off_market"])}),
+            ("PATCH", f"/leads/{lead}", {"last_name": text, "status": "new"}),
+            ("POST", f"/leads/{lead}/convert", {"property_id": house, "deal_type": "buy", "value": 1, "stage": stage}),
+            ("DELETE", f"/deals/{deal}", None),
+            ("POST", f"/deals/{deal}/restore", None),
+            ("DELETE", f"/leads/{lead}", None),
+            ("POST", f"/leads/{lead}/restore", None),
+            ("DELETE", f"/properties/{house}", None),
+            ("POST", f"/properties/{house}/restore", None),
+        ]
+        return dice.choice(actions)
+
+    async def work(seed: int) -> set[int]:
+        dice = random.Random(seed)
+        requests = (act(dice) for _ in range(50))
+        return {(await admin.request(method, path, json=body)).status_code for method, path, body in requests}
+
+    statuses = set().union(*await asyncio.gather(*(work(seed) for seed in range(12))))
+    assert statuses == {200, 201, 204, 404, 409, 422}
+    (row,) = await api.fetch(DISAGREEMENTS, admin.organization_id)
+    assert dict(row) == dict.fromkeys(row.keys(), 0)
 
 
 class Market:

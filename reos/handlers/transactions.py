@@ -30,7 +30,7 @@ _ITEM_FIELDS = tuple(Transaction.model_fields)
 
 @post(bp, "/deals/{deal_id}/transactions", "deal:update", response=Transaction)
 async def create_transaction(call: Call, deal_id: int, body: TransactionCreate) -> Answer:
-    """Book a transaction of a deal. A negative amount is a refund or a correction."""
+    """Book a transaction of a deal, also of a closed one. A negative amount is a refund or a correction."""
     fields = await _fields_of(call, deal_id, body, body.model_dump())
     await deals.require(call.conn, deal_id)
     created = await queries.create(call.conn, deal_id, fields)
