@@ -36,6 +36,7 @@ from users u where u.id = $1 for no key update
 select read_password_hash($1)
 
 -- name: set_password_hash :exec
+-- Through a function, like the reading: the app role has no right to the column.
 select set_password_hash($1, $2)
 
 -- name: clear_login_attempts :exec
@@ -43,9 +44,11 @@ select set_password_hash($1, $2)
 select clear_login_attempts($1)
 
 -- name: unlock_user :exec
+-- What others see of the lock; the count of tries is cleared apart from it.
 update users set locked_until = null where id = $1
 
 -- name: verify_user :exec
+-- The link of the mail has been used.
 update users set is_verified = true, updated_at = now() where id = $1
 
 -- name: get_me :one

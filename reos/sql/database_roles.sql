@@ -58,12 +58,15 @@ order by rolname
 set role none
 
 -- name: become_owner :exec
+-- Whatever a migration makes belongs to the role that owns everything.
 set role reos_owner
 
 -- name: set_search_path :exec
+-- A setting of the log-in must not lead migrations into another schema.
 set search_path = public
 
 -- name: get_login :value
+-- Who the DSN leads to, whichever role the connection works as.
 select session_user::text
 
 -- name: lock_migrations :exec
@@ -75,9 +78,11 @@ select pg_advisory_lock(7235926017)
 select to_regclass('public._yoyo_migration') is not null
 
 -- name: has_lock_table :value
+-- A new database has none of yoyo's tables.
 select to_regclass('public.yoyo_lock') is not null
 
 -- name: list_applied :many
+-- In the order of their names, which is the order in which they were applied.
 select migration_id from public._yoyo_migration order by migration_id
 
 -- name: grant_list_of_applied :exec

@@ -17,10 +17,13 @@ create role reos_admin login createrole
 set role reos_admin
 
 -- name: create_service :exec
+-- The log-in of web and workers; its rights come with the roles that migrations give it.
 create role reos_service login
 
 -- name: reset_role :exec
+-- Making a database needs the superuser again.
 reset role
 
 -- name: create_database :exec
+-- Owned by the log-in that migrates, as on a managed Postgres.
 create database reos owner reos_admin

@@ -53,7 +53,9 @@ order by case when $6 then -j.id else j.id end
 select count_jobs($1, $2, $3)
 
 -- name: get_job :one
+-- The single GET; the function shows no job of another organisation.
 select id, kind, state, attempts, scheduled_at, started_at, finished_at, last_error from show_jobs(array[$1::bigint])
 
 -- name: retry_job :value
+-- False when it is no failed job of the organisation.
 select retry_job($1)
