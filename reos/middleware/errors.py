@@ -23,6 +23,7 @@ from reos.errors import (
 )
 from reos.middleware.requests import begin
 
+MAX_MESSAGE = 200  # characters
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 _BY_STATUS: dict[int, type[ReosError]] = {
@@ -82,8 +83,13 @@ def as_reos_error(error: BaseException) -> ReosError:
 def _from_sanic(error: SanicException) -> ReosError:
     kind = _BY_STATUS.get(error.status_code)
     if kind is None:
-        return InvalidInputError(str(error)) if 400 <= error.status_code < 500 else InternalServerError()
-    return kind(None if isinstance(error, NotFound | MethodNotAllowed) else str(error) or None)
+        return InvalidInputError(_message(error)) if 400 <= error.status_code < 500 else InternalServerError()
+    return kind(None if isinstance(error, NotFound | MethodNotAllowed) else _message(error))
+
+
+def _message(error: SanicException) -> str | None:
+    """Sanic's sentence. Some repeat what the client has sent, which may be long and no text at all."""
+    return str(error)[:MAX_MESSAGE].encode("ascii", "replace").decode() or None
 
 
 def render(request: Request, error: ReosError) -> HTTPResponse:

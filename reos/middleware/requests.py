@@ -13,6 +13,7 @@ from loguru import logger
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import RequestCancelled
 
+from reos.errors import InvalidInputError
 from reos.log import set_context
 from reos.settings import Settings
 
@@ -22,6 +23,8 @@ CLIENT_GONE = 499  # what the log shows for a client that did not wait for its a
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SECRET_PARAMETER = re.compile(r"(^|&)([a-z0-9_-]*(?:ticket|token|signature)|sig)=[^&]*", re.IGNORECASE)
 _SECRET_PATH = re.compile(r"^(/files/|/t/[a-z]/)[^/]+")
+# A line that does not begin with a field's name and a colon (RFC 9112, section 5).
+_NO_FIELD = re.compile(rb"\r\n(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -49,7 +52,7 @@ def install(app: Sanic, settings: Settings) -> None:
             vary(response, "Authorization")
         for name, value in standing.items():
             headers.setdefault(name, value)
-        if app.ctx.draining:
+        if app.ctx.draining or not request.ctx.is_framed:
             # Sanic says so in the response, and closes the connection.
             connection: Any = request.stream
             connection.keep_alive = False
@@ -67,8 +70,10 @@ def install(app: Sanic, settings: Settings) -> None:
 
 
 def begin_request(request: Request) -> None:
-    """The first middleware."""
+    """The first middleware. Raises InvalidInputError (400)."""
     begin(request)
+    if not request.ctx.is_framed:
+        raise InvalidInputError("The request's head is malformed.")
 
 
 def begin(request: Request) -> str:
@@ -79,8 +84,20 @@ def begin(request: Request) -> str:
         given = request.headers.get("x-request-id", "")
         request_id = context.request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
         context.started = time.perf_counter()
+        context.is_framed = _is_framed(request)
         set_context(request_id=request_id)
     return request_id
+
+
+def _is_framed(request: Request) -> bool:
+    """Whether everybody finds the end of this request at the same place (RFC 9112, sections 2.2, 5 and 6.3).
+
+    Where a proxy in front of us reads another line or length than Sanic, what follows would be taken for a request of
+    its own, and perhaps for one of another client.
+    """
+    head, length = request.head, request.headers.get("content-length", "0").strip(" \t")
+    has_stray_ends = not head.count(b"\r\n") == head.count(b"\r") == head.count(b"\n") or b"\x00" in head
+    return length.isascii() and length.isdigit() and not has_stray_ends and not _NO_FIELD.search(head)
 
 
 def vary(response: HTTPResponse, name: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticKnownError
 
 from reos.schemas.common import Email, Id, ListQuery, Page, Phone, RequestModel, ResponseModel, Text, absent
 
@@ -16,6 +17,16 @@ LastName = Annotated[str, Text(100)]
 
 # The policy names each rule that a new password breaks; a wrong one is simply wrong. So no length here.
 PasswordText = Annotated[str, Field(json_schema_extra={"format": "password"})]
+
+
+def _check_false(value: bool) -> bool:
+    if value:
+        raise PydanticKnownError("literal_error", {"expected": "false"})
+    return value
+
+
+# Not Literal[False], which takes the number 0 for it.
+Unlocked = Annotated[bool, AfterValidator(_check_false), Field(json_schema_extra={"const": False})]
 
 RoleIds = Annotated[list[Id], Field(max_length=MAX_ROLE_IDS)]
 
@@ -45,7 +56,7 @@ class UserUpdate(RequestModel):
     phone: Phone | None = None
     role_ids: RoleIds = absent()
     is_active: bool = absent()
-    is_locked: Literal[False] = absent()
+    is_locked: Unlocked = absent()
 
 
 class User(ResponseModel):
