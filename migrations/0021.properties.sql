@@ -1,5 +1,6 @@
--- Properties. Enumerations are checked text and sort keys are integers, text and times, because the
--- comparison of numeric and of enum values is not leakproof: under row security no index would serve it.
+-- Properties. Enumerations are checked text and sort keys are integers, text and times, because neither the
+-- comparison of numeric and of enum values nor a cast from numeric is leakproof: under row security no index would
+-- serve them.
 set local lock_timeout = '5s';
 
 create table properties (
@@ -30,6 +31,8 @@ create table properties (
     updated_at timestamptz not null default now(),
     deleted_at timestamptz,
     price_cents bigint generated always as ((price * 100)::bigint) stored,
+    latitude_degrees float8 generated always as (latitude::float8) stored,
+    longitude_degrees float8 generated always as (longitude::float8) stored,
     search_text text not null generated always as (lower(address || ' ' || city || ' ' || state || ' ' || zip_code
         || ' ' || coalesce(description, ''))) stored,
     primary key (organization_id, id),
@@ -45,8 +48,8 @@ create index properties_by_square_feet on properties (organization_id, square_fe
 create index properties_by_year_built on properties (organization_id, year_built, id) where deleted_at is null;
 create index properties_by_city on properties (organization_id, city, id) where deleted_at is null;
 create index properties_by_status on properties (organization_id, status, id) where deleted_at is null;
--- near= narrows by latitude first. float8 is leakproof, numeric is not.
-create index properties_by_latitude on properties (organization_id, (latitude::float8)) where deleted_at is null;
+-- near= narrows by latitude first.
+create index properties_by_latitude on properties (organization_id, latitude_degrees) where deleted_at is null;
 create index properties_search on properties using gin (organization_id, search_text gin_trgm_ops)
     where deleted_at is null;
 

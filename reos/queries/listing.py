@@ -199,7 +199,8 @@ def _single_key_scans(base: QueryBuilder, key: SortKey, shape: _Shape, first: in
         nulls = base.where(Condition(f"{key.expression} is null"))
         if after_null:
             nulls = nulls.where(Condition(f"{row_id} {sign} ${first}"))
-        scans.append(nulls.orderby(row_id, order=order))
+        # The key, although it is null in all of them, because only so the planner sees the order of the index.
+        scans.append(nulls.orderby(column, order=order).orderby(row_id, order=order))
     return scans
 
 
@@ -229,6 +230,15 @@ def _order(is_descending: bool) -> Order:
 def condition(template: str, arity: int = 1) -> Filter:
     """A filter from a condition with `{}` where its bound values go."""
     return Filter(lambda *bound: Condition(template.format(*bound)), arity)
+
+
+def text_condition(template: str) -> Filter:
+    """A filter by a pattern, which no index serves: the list index shall drive, and the pattern filter.
+
+    The planner takes a pattern for rarer the longer it is, and would rather read and sort all rows of the organisation.
+    Of what `coalesce` gives it knows nothing and takes it for half.
+    """
+    return condition(f"coalesce({template}, false)")
 
 
 def escape_like(text: str) -> str:
