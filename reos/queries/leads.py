@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from reos.db import Connection, Record, execute, fetch_existing, fetch_one, fetch_value
 from reos.errors import ResourceNotFoundError
-from reos.queries.listing import Listing, PageRequest, Rows, SortKey, condition, fetch_page
+from reos.queries.listing import Listing, PageRequest, Rows, SortKey, condition, fetch_page, text_condition
 from reos.queries.search import search_filters
 from reos.queries.sublists import SubList, fetch_sublist
 from reos.schemas.leads import LeadSource, LeadStatus
@@ -31,7 +31,7 @@ LISTING = Listing(
     },
     filters={
         "ids": condition("l.id = any({})"),
-        "words": condition("l.search_text like all({})"),
+        "words": text_condition("l.search_text like all({})"),
         "source": condition("l.source = {}"),
         "status": condition("l.status = {}"),
         "assigned_to": condition("l.assigned_to = {}"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from reos.db import Connection, Record, execute, fetch_all, fetch_existing, fetch_value
 from reos.queries import properties
-from reos.queries.listing import Listing, PageRequest, Rows, SortKey, condition, fetch_page
+from reos.queries.listing import Listing, PageRequest, Rows, SortKey, condition, fetch_page, text_condition
 from reos.queries.search import search_filters
 from reos.sql import load
 
@@ -26,7 +26,7 @@ LISTING = Listing(
     },
     filters={
         "ids": condition("f.id = any({})"),
-        "words": condition("f.search_text like all({})"),
+        "words": text_condition("f.search_text like all({})"),
         "updated_since": condition("f.updated_at >= {}"),
     },
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reos.db import Connection, Record, execute, fetch_existing, fetch_value
-from reos.queries.listing import Listing, PageRequest, Rows, SortKey, condition, fetch_page
+from reos.queries.listing import Listing, PageRequest, Rows, SortKey, condition, fetch_page, text_condition
 from reos.queries.search import search_filters
 from reos.sql import load
 
@@ -25,7 +25,7 @@ LISTING = Listing(
     },
     filters={
         "ids": condition("u.id = any({})"),
-        "words": condition("u.search_text like all({})"),
+        "words": text_condition("u.search_text like all({})"),
         "is_active": condition("u.is_active = {}"),
         "role_id": condition("u.id in (select ur.user_id from user_roles ur where ur.role_id = {})"),
         "updated_since": condition("u.updated_at >= {}"),
