@@ -130,12 +130,12 @@ class Call:
         """
         self.is_precondition_checked = True
         wanted = self.wanted_tags
-        if wanted and wanted != "*" and not tag_matches(wanted, etag_of(encoding.dumps(current))):
+        if wanted not in (None, "*") and not tag_matches(wanted, etag_of(encoding.dumps(current))):
             raise PreconditionFailedError
 
     @property
     def wanted_tags(self) -> str | None:
-        """If-Match: a list of tags, or `*`; None when there is none."""
+        """If-Match: a list of tags, which may be empty and then matches nothing, or `*`; None without the header."""
         values = self.request.headers.getall("if-match", None)
         return ",".join(values).strip() if values else None
 

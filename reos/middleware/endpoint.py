@@ -322,7 +322,7 @@ async def _work(endpoint: Endpoint, call: Call, arguments: dict[str, Any]) -> An
     except asyncpg.IntegrityConstraintViolationError as error:
         raise from_constraint(error.constraint_name, error) from error
     is_unchecked = endpoint.method in ("PUT", "PATCH", "DELETE") and not call.is_precondition_checked
-    if is_unchecked and (call.wanted_tags or "*") != "*":
+    if is_unchecked and call.wanted_tags not in (None, "*"):
         # The resource has no GET of its own, so no tag can match.
         raise PreconditionFailedError
     return answer
