@@ -502,6 +502,25 @@ async def test_every_id_of_a_path(hostile: Hostile, endpoint: Endpoint) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+async def test_what_stands_beside_the_api(hostile: Hostile, api: Api) -> None:
+    """Files, pages, documents and probes: their paths and queries take anything without an error of ours."""
+    routes = ["/" + route.path for route in api.app.router.routes if not route.path.startswith("api/")]
+    assert "/healthz" in routes
+    targets = [
+        re.sub(r"<[^>]*>", lambda _: text, path) + query  # noqa: B023
+        for path in routes
+        for text in (PATH_TEXTS if "<" in path else ("",))
+        for query in ("", "?token=%00", "?token=" + "a" * 5000, "?token=%FF&token=%zz", "?%00")
+    ]
+
+    async def one(target: str) -> None:
+        answer = await hostile.raw.request("GET", target)
+        assert answer.status < 500, (answer.status, answer.body[:200])
+
+    wrong = await failures((target[:80], one(target)) for target in targets)
+    assert not wrong, "\n".join(wrong)
+
+
 # --- headers -----------------------------------------------------------------------------------------------------
 
 HEADER_VALUES: tuple[str | bytes, ...] = (

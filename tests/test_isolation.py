@@ -211,6 +211,18 @@ async def test_the_scan_sees_a_row_that_points_across(api: Api) -> None:
     assert await crossings(api) == []
 
 
+async def test_the_service_works_as_the_role_that_is_walled_in(api: Api) -> None:
+    """What every test of the API runs as: neither the owner of anything, nor able to go around row security."""
+    async with api.database.acquire() as conn:
+        role = await conn.fetchrow(
+            "select r.rolname, r.rolsuper, r.rolbypassrls, exists (select from pg_class c where c.relowner = r.oid)"
+            " as owns, pg_has_role(session_user, 'reos_owner', 'member') as may_own, l.rolsuper as login_is_super"
+            " from pg_roles r, pg_roles l where r.rolname = current_user and l.rolname = session_user"
+        )
+    assert role is not None
+    assert tuple(role) == ("reos_app", False, False, False, False, False)
+
+
 # --- ids in paths ------------------------------------------------------------------------------------------------
 
 
