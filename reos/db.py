@@ -8,8 +8,9 @@ a pooler in transaction mode may stand in between.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -17,7 +18,7 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from reos import encoding
-from reos.errors import DatabaseError, OverloadedError, ResourceNotFoundError
+from reos.errors import DatabaseError, OverloadedError, ReosError, ResourceNotFoundError
 from reos.settings import Settings
 from reos.sql import Statement
 
@@ -52,11 +53,18 @@ async def _no_reset(conn: asyncpg.Connection) -> None:
 
 
 class Database:
-    """The pool of `reos_app` connections, with a bounded queue in front of it."""
+    """The pool of `reos_app` connections, with a bounded queue in front of it.
+
+    Connections that come back whole are handed straight to whoever waits, or kept at hand: asyncpg's own way of taking
+    and giving back, with a timer and a task for each, costs as much as a short statement.
+    """
 
     def __init__(self, pool: asyncpg.Pool):
         self.pool = pool
-        self.waiting = 0
+        self._taken = 0  # from asyncpg's pool, in use or at hand
+        self._at_hand: list[Connection] = []
+        self._queue: deque[asyncio.Future[Connection | None]] = deque()
+        self._is_closing = False
 
     @classmethod
     async def connect(cls, settings: Settings, dsn: str | None = None) -> Database:
@@ -77,46 +85,162 @@ class Database:
         return cls(pool)
 
     async def close(self) -> None:
+        self._is_closing = True
         try:
-            await asyncio.wait_for(self.pool.close(), timeout=10)
+            async with asyncio.timeout(10):
+                while self._at_hand:
+                    await self._give_up(self._at_hand.pop())
+                await self.pool.close()
         except TimeoutError:
             self.pool.terminate()
 
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
+    @property
+    def busy(self) -> int:
+        """Connections in use."""
+        return self._taken - len(self._at_hand)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection."""
+        return len(self._queue)
+
+    def acquire(self) -> AbstractAsyncContextManager[Connection]:
         """A connection of the pool; OverloadedError (503) when none is free in time."""
-        if self.waiting >= MAX_WAITING:
+        return _Acquired(self)
+
+    async def _take(self) -> Connection:
+        while True:
+            while self._at_hand:
+                conn = self._at_hand.pop()
+                if not _is_lost(conn):
+                    return conn
+                await self._give_up(conn)
+            if self._taken < self.pool.get_max_size():
+                self._taken += 1
+                try:
+                    return await self.pool.acquire(timeout=ACQUIRE_TIMEOUT)
+                except BaseException as error:
+                    self._taken -= 1
+                    self._call_next(None)
+                    if isinstance(error, TimeoutError):
+                        raise OverloadedError(headers={"Retry-After": "1"}) from None
+                    raise
+            handed = await self._wait()
+            if handed is not None:
+                return handed
+
+    async def _wait(self) -> Connection | None:
+        """A connection that another gives back; None when there is room for a new one."""
+        if len(self._queue) >= MAX_WAITING:
             raise OverloadedError(headers={"Retry-After": "1"})
-        self.waiting += 1
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Connection | None] = loop.create_future()
+        self._queue.append(turn)
+        timer = loop.call_later(ACQUIRE_TIMEOUT, _time_out, turn)
         try:
-            conn = await self.pool.acquire(timeout=ACQUIRE_TIMEOUT)
-        except TimeoutError:
-            raise OverloadedError(headers={"Retry-After": "1"}) from None
+            return await turn
+        except BaseException:
+            with suppress(ValueError):
+                self._queue.remove(turn)
+            # What was handed over in the same moment goes to the next.
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._hand_on(turn.result())
+            raise
         finally:
-            self.waiting -= 1
+            timer.cancel()
+
+    def _hand_on(self, conn: Connection | None) -> None:
+        if not self._call_next(conn) and conn is not None:
+            self._at_hand.append(conn)
+
+    def _call_next(self, conn: Connection | None) -> bool:
+        """Give whoever waits longest the connection, or the room for one; False when nobody waits."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(conn)
+                return True
+        return False
+
+    async def _give_back(self, conn: Connection, *, is_quiet: bool) -> None:
+        is_whole = is_quiet and not _is_lost(conn) and not conn.is_in_transaction()
+        if is_whole and not self._is_closing:
+            self._hand_on(conn)
+        else:
+            await self._give_up(conn)
+
+    async def _give_up(self, conn: Connection) -> None:
+        """Leave a connection to asyncpg, which ends what still runs on it, or closes it."""
         try:
-            yield conn
-        finally:
             await self.pool.release(conn)
+        finally:
+            self._taken -= 1
+            self._call_next(None)
 
 
-@asynccontextmanager
-async def transaction(conn: Connection, begin: str) -> AsyncIterator[None]:
+class _Acquired:
+    """A connection for the time of a block."""
+
+    __slots__ = ("conn", "database")
+
+    def __init__(self, database: Database):
+        self.database = database
+
+    async def __aenter__(self) -> Connection:
+        self.conn = await self.database._take()
+        return self.conn
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # After an error that is not one of ours a statement may still be on its way.
+        is_quiet = kind is None or issubclass(kind, ReosError)
+        await self.database._give_back(self.conn, is_quiet=is_quiet)
+
+
+def _time_out(turn: asyncio.Future[Connection | None]) -> None:
+    if not turn.done():
+        turn.set_exception(OverloadedError(headers={"Retry-After": "1"}))
+
+
+class transaction:
     """Run `begin` (BEGIN and what belongs to it, in one round trip), then commit, or roll back on a raise.
 
     A task that is cancelled (its client went away) rolls back, or, once COMMIT is on its way, finishes that first.
     """
-    try:
-        await conn.execute(begin)
-        yield
-    except BaseException:
+
+    __slots__ = ("begin", "conn")
+
+    def __init__(self, conn: Connection, begin: str):
+        self.conn = conn
+        self.begin = begin
+
+    async def __aenter__(self) -> None:
+        try:
+            await self.conn.execute(self.begin)
+        except BaseException:
+            await self._roll_back()
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is not None:
+            await self._roll_back()
+            return
+        reads_only = self.begin.startswith(_READ_ONLY)
+        if await (self.conn.execute("COMMIT") if reads_only else _finish(self.conn, "COMMIT")) != "COMMIT":
+            # That is how Postgres answers when a statement had failed and nobody told it to roll back.
+            raise RuntimeError("the transaction had failed already, so nothing was committed")
+
+    async def _roll_back(self) -> None:
         # A broken connection has nothing to roll back; the server did it when the connection ended.
-        if not conn.is_closed():
-            await _finish(conn, "ROLLBACK")
-        raise
-    if await (conn.execute("COMMIT") if begin.startswith(_READ_ONLY) else _finish(conn, "COMMIT")) != "COMMIT":
-        # That is how Postgres answers when a statement had failed and nobody told it to roll back.
-        raise RuntimeError("the transaction had failed already, so nothing was committed")
+        if not _is_lost(self.conn):
+            await _finish(self.conn, "ROLLBACK")
+
+
+def _is_lost(conn: Connection) -> bool:
+    try:
+        return bool(conn.is_closed())
+    except asyncpg.InterfaceError:
+        # asyncpg takes a connection that was cut away from whoever holds it.
+        return True
 
 
 async def _finish(conn: Connection, statement: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 from api import Api, served_api
 from conftest import TestDatabase
 
+from reos import db
 from reos.auth.tokens import issue_access_token
 
 pytestmark = pytest.mark.integration
@@ -429,13 +430,15 @@ async def test_json_is_utf_8_whatever_it_says(api: Api) -> None:
 # --- 5xx -------------------------------------------------------------------------------------------------------
 
 
-async def test_503_says_when_to_come_again(database: TestDatabase, tmp_path: Path) -> None:
+async def test_503_says_when_to_come_again(
+    database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with served_api(database, tmp_path, db_pool_min=1, db_pool_max=1) as api:
         admin = await api.register()
         async with api.database.acquire():
-            api.database.waiting += 2000
+            monkeypatch.setattr(db, "MAX_WAITING", 0)
             response = await admin.request("GET", "/properties")
-            api.database.waiting -= 2000
+            monkeypatch.undo()
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "1"
         assert envelope(response)["type"] == "DatabaseError"

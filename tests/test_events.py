@@ -639,10 +639,9 @@ async def test_streams_are_bounded(hub: Hub, pool: Database, account: Account, m
 
 @pytest.mark.integration
 async def test_an_idle_stream_holds_no_connection(hub: Hub, account: Account) -> None:
-    pool = hub._database.pool
     async with following(hub, account) as follower:
         await until(lambda: follower.stream.is_live)
-        await until(lambda: pool.get_idle_size() == pool.get_size())
+        await until(lambda: hub._database.busy == 0)
 
 
 @pytest.mark.integration

@@ -1,0 +1,167 @@
+"""The pool: who waits gets a connection in turn, and none is lost, whatever happens to those that hold or want one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import psycopg
+import pytest
+from conftest import TestDatabase
+from event_streams import make_settings, until
+
+from reos import db
+from reos.db import Database, plain_transaction
+from reos.errors import DatabaseError, OverloadedError, ResourceNotFoundError
+
+pytestmark = pytest.mark.integration
+
+SIZE = 3
+
+
+@pytest.fixture
+async def pool(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Database]:
+    """A pool of three."""
+    pool = await Database.connect(make_settings(database.dsn, tmp_path, db_pool_min=1, db_pool_max=SIZE))
+    yield pool
+    await pool.close()
+
+
+async def number_of(pool: Database) -> int:
+    """The number of the server's process behind a connection of the pool."""
+    async with pool.acquire() as conn:
+        return int(await conn.fetchval("select pg_backend_pid()"))
+
+
+async def test_connections_are_used_again_and_never_too_many(pool: Database) -> None:
+    seen: set[int] = set()
+    now = 0
+
+    async def work() -> None:
+        nonlocal now
+        async with pool.acquire() as conn:
+            now += 1
+            assert now <= SIZE
+            seen.add(await conn.fetchval("select pg_backend_pid()"))
+            await asyncio.sleep(0)
+            now -= 1
+
+    await asyncio.gather(*(work() for _ in range(200)))
+    assert len(seen) == SIZE
+    assert (pool.busy, pool.waiting) == (0, 0)
+
+
+async def test_who_waits_longest_is_next(pool: Database) -> None:
+    order: list[int] = []
+
+    async def work(number: int) -> None:
+        async with pool.acquire() as conn:
+            order.append(number)
+            await conn.execute("select 1")
+
+    held = [pool.acquire() for _ in range(SIZE)]
+    for one in held:
+        await one.__aenter__()
+    tasks = [asyncio.create_task(work(number)) for number in range(20)]
+    await until(lambda: pool.waiting == 20)
+    for one in held:
+        await one.__aexit__(None, None, None)
+    await asyncio.gather(*tasks)
+    assert order == list(range(20))
+
+
+async def test_waiting_has_an_end_and_a_limit(pool: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "ACQUIRE_TIMEOUT", 0.05)
+    monkeypatch.setattr(db, "MAX_WAITING", 2)
+    async with pool.acquire(), pool.acquire(), pool.acquire():
+        waiting = [asyncio.create_task(number_of(pool)) for _ in range(2)]
+        await until(lambda: pool.waiting == 2)
+        with pytest.raises(OverloadedError):
+            await number_of(pool)
+        for task in waiting:
+            with pytest.raises(OverloadedError):
+                await task
+        assert pool.waiting == 0
+    assert await number_of(pool)
+    assert pool.busy == 0
+
+
+async def test_after_an_error_of_ours_the_connection_goes_on_after_any_other_it_is_looked_at(pool: Database) -> None:
+    first = await number_of(pool)
+    with pytest.raises(ResourceNotFoundError):
+        async with plain_transaction(pool):
+            raise ResourceNotFoundError
+    assert await number_of(pool) == first
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with plain_transaction(pool) as conn:
+            await conn.execute("select 1 / 0")
+    async with pool.acquire() as conn:
+        assert not conn.is_in_transaction()
+    # A transaction that was left open is not handed on.
+    async with pool.acquire() as conn:
+        await conn.execute("begin")
+    async with pool.acquire() as conn:
+        assert not conn.is_in_transaction()
+    assert pool.busy == 0
+
+
+async def test_a_connection_that_was_cut_is_replaced(pool: Database, database: TestDatabase) -> None:
+    def cut(numbers: list[int]) -> None:
+        with psycopg.connect(database.superuser_dsn, autocommit=True) as conn:
+            conn.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) pid", [numbers])
+
+    at_hand = await number_of(pool)
+    cut([at_hand])
+    await until(lambda: all(db._is_lost(conn) for conn in pool._at_hand))
+    assert await number_of(pool) != at_hand
+    for _ in range(5):
+        with pytest.raises(asyncpg.PostgresError):
+            async with plain_transaction(pool) as conn:
+                cut([await conn.fetchval("select pg_backend_pid()")])
+                await conn.execute("select 1")
+    assert pool.busy == 0
+    assert len({await number_of(pool) for _ in range(3)}) == 1
+
+
+@pytest.mark.property
+async def test_in_any_order_of_cancellations_none_is_lost(pool: Database) -> None:
+    dice = random.Random(7)
+
+    async def work() -> None:
+        async with plain_transaction(pool) as conn:
+            if dice.random() < 0.3:
+                await conn.execute("select pg_sleep(0.002)")
+            if dice.random() < 0.2:
+                raise ResourceNotFoundError
+            await asyncio.sleep(dice.choice((0, 0, 0.001)))
+
+    for _ in range(40):
+        tasks = [asyncio.create_task(work()) for _ in range(15)]
+        for task in tasks:
+            for _ in range(dice.randrange(6)):
+                await asyncio.sleep(0)
+            if dice.random() < 0.6:
+                task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            assert task.cancelled() or isinstance(task.exception(), (ResourceNotFoundError, type(None)))
+        assert (pool.busy, pool.waiting) == (0, 0)
+    async with pool.acquire() as one, pool.acquire() as two, pool.acquire() as three:
+        assert [await conn.fetchval("select 1") for conn in (one, two, three)] == [1] * SIZE
+
+
+async def test_closing_waits_for_what_is_in_use(database: TestDatabase, tmp_path: Path) -> None:
+    pool = await Database.connect(make_settings(database.dsn, tmp_path, db_pool_min=1, db_pool_max=SIZE))
+    await number_of(pool)
+    async with asyncio.timeout(5):
+        async with pool.acquire() as conn:
+            closing = asyncio.create_task(pool.close())
+            await asyncio.sleep(0.02)
+            assert await conn.fetchval("select 1") == 1
+            assert not closing.done()
+        await closing
+    with pytest.raises((asyncpg.InterfaceError, DatabaseError)):
+        await number_of(pool)
