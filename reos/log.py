@@ -7,15 +7,17 @@ that several processes never rotate the same one.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gzip
+import json
 import logging
 import os
 import shutil
 import sys
 import threading
 from contextvars import ContextVar
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,6 +36,11 @@ CONTEXT_NAMES = ("request_id", "user_id", "organization_id")
 # Libraries that tell each step on the level INFO.
 _QUIET = ("sanic.access", "sanic.server", "sanic.root", "yoyo.migrations", "asyncio", "procrastinate", "PIL")
 
+ACCESS_LAG = 0.1  # seconds until a line of the access log is written, at the latest
+ACCESS_LINES = 500  # that are written together, at most
+
+_component = ""  # what this process is
+_pid = os.getpid()
 _context: ContextVar[dict[str, Any]] = ContextVar("log_context", default={})  # noqa: B039 - it is only ever replaced
 _control_characters = {number: f"\\x{number:02x}" for number in (*range(32), 127)}
 
@@ -53,6 +60,8 @@ def setup_logging(settings: Settings, component: str, *, files: bool = True) -> 
 
     Tracebacks never show the values of variables: those are people's data and secrets.
     """
+    global _component
+    _component = component
     logger.remove()
     logger.configure(extra={"component": component}, patcher=_add_context)
     safe: dict[str, Any] = {"level": settings.log_level, "backtrace": False, "diagnose": False}
@@ -157,6 +166,47 @@ def _traceback(record: Record) -> str:
     error = record["exception"]
     assert error is not None
     return "".join(traceback.format_exception(error.type, error.value, error.traceback))
+
+
+class AccessLog:
+    """A line for each request. As JSON they are written some at a time, since each by itself would take longer than
+    much of the request; what is killed loses those of its last moment.
+    """
+
+    def __init__(self, settings: Settings):
+        self._is_wanted = settings.log_level in ("DEBUG", "INFO")
+        self._is_json = settings.logs_json
+        self._lines: list[bytes] = []
+
+    def write(self, message: str, fields: dict[str, Any]) -> None:
+        """Log what a request was. Needs a running event loop."""
+        if not self._is_wanted:
+            return
+        if not self._is_json:
+            logger.bind(**fields).info("{}", message)
+            return
+        if not self._lines:
+            asyncio.get_running_loop().call_later(ACCESS_LAG, self.flush)
+        standing = {"time": datetime.now(UTC), "level": "INFO", "message": message, "logger": __name__}
+        self._lines.append(_dump({**standing, "pid": _pid, "component": _component, **fields}))
+        if len(self._lines) >= ACCESS_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        if self._lines:
+            text = b"\n".join(self._lines).decode()
+            self._lines.clear()
+            # The lines are complete; loguru would put each into a record first, and that into every sink's format.
+            logger.opt(raw=True).info(text + "\n")
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(content, option=orjson.OPT_UTC_Z)
+    except TypeError:
+        # Something that the client sent is no text, which orjson does not write.
+        return json.dumps(content, default=str).encode()
 
 
 class _ToLoguru(logging.Handler):

@@ -45,7 +45,11 @@ class Lines:
 def lines() -> Iterator[Lines]:
     """What is logged while the test runs, as JSON lines."""
     found = Lines()
-    number = logger.add(lambda text: found.all.append(json.loads(text)), format=log._json_line, level="INFO")
+
+    def add(text: str) -> None:
+        found.all += [json.loads(line) for line in text.splitlines()]
+
+    number = logger.add(add, format=log._json_line, level="INFO")
     logger.configure(patcher=log._add_context)
     yield found
     logger.remove(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from sanic import Request
@@ -14,6 +14,7 @@ from reos.auth.guard import Principal
 from reos.db import Connection
 from reos.errors import AuthenticationError, PreconditionFailedError
 from reos.middleware.bodies import UploadedFile
+from reos.middleware.requests import client_address
 from reos.queries.events import AuditEntry, Event
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def etag_of(body: bytes) -> str:
     """The strong entity tag of a JSON body: a digest of its bytes."""
-    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
+    return f'"{sha256(body).hexdigest()[:32]}"'
 
 
 def tag_matches(header: str, etag: str) -> bool:
@@ -89,7 +90,7 @@ class Call:
     @property
     def client_address(self) -> str:
         """The client's address, through as many proxies as PROXIES_COUNT says."""
-        return str(self.request.client_ip)
+        return client_address(self.request)
 
     @property
     def user_agent(self) -> str | None:

@@ -42,6 +42,7 @@ from reos.middleware.bodies import MAX_UPLOAD_BYTES, Body, BodyKind, read_body
 from reos.middleware.call import Answer, Call, etag_of, is_known
 from reos.middleware.errors import error_content
 from reos.middleware.requests import streaming
+from reos.middleware.responses import ApiResponse
 from reos.queries import events
 from reos.schemas.common import RequestModel, parse_query, query_args, validate
 
@@ -348,15 +349,15 @@ def _respond(endpoint: Endpoint, request: Request, answer: Answer) -> HTTPRespon
     """The bytes: ETag and 304 for reads, the tag of the resource for writes that return one."""
     headers = dict(answer.headers)
     if isinstance(answer, idempotency.KeptAnswer):
-        return HTTPResponse(answer.content, answer.status, headers, content_type=_content_type(answer.content))
+        return ApiResponse(answer.content, answer.status, headers, _content_type(answer.content))
     if answer.content is None:
-        return HTTPResponse(None, answer.status, headers)
+        return ApiResponse(None, answer.status, headers)
     body = encoding.dumps(answer.content)
     if endpoint.is_read or (endpoint.is_tagged and answer.status < 300):
         headers["ETag"] = etag_of(body)
     if endpoint.is_read and is_known(request, headers["ETag"]):
-        return HTTPResponse(None, 304, headers)
-    return HTTPResponse(body, answer.status, headers, content_type="application/json")
+        return ApiResponse(None, 304, headers)
+    return ApiResponse(body, answer.status, headers, "application/json")
 
 
 def _content_type(body: bytes | None) -> str | None:

@@ -22,6 +22,7 @@ from reos.errors import (
     ResourceNotFoundError,
 )
 from reos.middleware.requests import begin
+from reos.middleware.responses import ApiResponse
 
 MAX_MESSAGE = 200  # characters
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
@@ -100,7 +101,7 @@ def render(request: Request, error: ReosError) -> HTTPResponse:
     elif error.status == 503:
         headers.setdefault("Retry-After", "1")
     body = encoding.dumps(error_content(error, begin(request)))
-    return HTTPResponse(body, error.status, headers, content_type="application/json")
+    return ApiResponse(body, error.status, headers, "application/json")
 
 
 async def handle_exception(request: Request, error: Exception) -> HTTPResponse:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
-from loguru import logger
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import RequestCancelled
 
 from reos.errors import InvalidInputError
-from reos.log import set_context
+from reos.log import AccessLog, set_context
+from reos.middleware.responses import VARIABLE, ApiResponse, standing_pair
 from reos.settings import Settings
 
 API = "/api/"
@@ -34,6 +34,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}  # of the API
 
 
 def install(app: Sanic, settings: Settings) -> None:
@@ -41,17 +42,22 @@ def install(app: Sanic, settings: Settings) -> None:
     standing = dict(SECURITY_HEADERS)
     if settings.base_url.startswith("https://"):
         standing["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+    of_writes, of_reads = standing_pair(standing), standing_pair(standing | READ_HEADERS)
+    access_log = app.ctx.access_log = AccessLog(settings)
 
     def finish(request: Request, response: HTTPResponse) -> HTTPResponse | None:
         headers = response.headers
         headers["X-Request-ID"] = begin(request)
-        for name, value in getattr(request.ctx, "rate_limit_headers", {}).items():
-            headers[name] = value
-        if request.path.startswith(API) and request.method in ("GET", "HEAD"):
-            headers.setdefault("Cache-Control", "private, no-cache")
-            vary(response, "Authorization")
-        for name, value in standing.items():
-            headers.setdefault(name, value)
+        headers.update(getattr(request.ctx, "rate_limit_headers", ()))
+        is_read = request.method in ("GET", "HEAD") and request.path.startswith(API)
+        if isinstance(response, ApiResponse) and not any(name in headers for name in VARIABLE):
+            response.standing = of_reads if is_read else of_writes
+        else:
+            if is_read:
+                headers.setdefault("Cache-Control", READ_HEADERS["Cache-Control"])
+                vary(response, READ_HEADERS["Vary"])
+            for name, value in standing.items():
+                headers.setdefault(name, value)
         if app.ctx.draining or not request.ctx.is_framed:
             # Sanic says so in the response, and closes the connection.
             connection: Any = request.stream
@@ -60,13 +66,17 @@ def install(app: Sanic, settings: Settings) -> None:
             counted = _CountedResponse(response)
             request.ctx.streamed = counted
             return counted
-        _log(request, response.status, 0 if request.method == "HEAD" else len(response.body or b""))
+        _log(access_log, request, response.status, 0 if request.method == "HEAD" else len(response.body or b""))
         return None
+
+    async def flush(app: Sanic) -> None:
+        access_log.flush()
 
     untyped: Any = app
     untyped.register_middleware(begin_request, "request", priority=100)
     untyped.register_middleware(finish, "response", priority=100)
     untyped.exception(RequestCancelled)(_answer_nobody)
+    app.after_server_stop(flush)
 
 
 def begin_request(request: Request) -> None:
@@ -82,7 +92,8 @@ def begin(request: Request) -> str:
     request_id: str | None = getattr(context, "request_id", None)
     if request_id is None:
         given = request.headers.get("x-request-id", "")
-        request_id = context.request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
+        request_id = given if given and _SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        context.request_id = request_id
         context.started = time.perf_counter()
         context.is_framed = _is_framed(request)
         set_context(request_id=request_id)
@@ -98,6 +109,12 @@ def _is_framed(request: Request) -> bool:
     head, length = request.head, request.headers.get("content-length", "0").strip(" \t")
     has_stray_ends = not head.count(b"\r\n") == head.count(b"\r") == head.count(b"\n") or b"\x00" in head
     return length.isascii() and length.isdigit() and not has_stray_ends and not _NO_FIELD.search(head)
+
+
+def client_address(request: Request) -> str:
+    """The client's address, through as many proxies as PROXIES_COUNT says."""
+    # Sanic would read the headers of proxies first, to take no notice of them.
+    return str(request.client_ip if request.app.config.PROXIES_COUNT else request.ip)
 
 
 def vary(response: HTTPResponse, name: str) -> None:
@@ -119,7 +136,7 @@ def streaming(request: Request) -> Iterator[None]:
         request.ctx.is_streaming = False
         streamed: _CountedResponse | None = getattr(request.ctx, "streamed", None)
         if streamed is not None:
-            _log(request, streamed.status, streamed.sent)
+            _log(request.app.ctx.access_log, request, streamed.status, streamed.sent)
 
 
 class _CountedResponse(HTTPResponse):
@@ -139,18 +156,21 @@ def _answer_nobody(request: Request, error: BaseException) -> HTTPResponse:
     return HTTPResponse(None, CLIENT_GONE)
 
 
-def _log(request: Request, status: int, size: int) -> None:
-    principal = getattr(request.ctx, "principal", None)
-    path = _SECRET_PATH.sub(r"\1***", request.path)
-    logger.bind(
-        request_id=request.ctx.request_id,
-        user_id=principal.user_id if principal else None,
-        organization_id=principal.organization_id if principal else None,
-        method=request.method,
-        path=path,
-        query=_SECRET_PARAMETER.sub(r"\1\2=***", request.query_string),
-        client=str(request.client_ip),
-        status=status,
-        duration_ms=round((time.perf_counter() - request.ctx.started) * 1000, 2),
-        bytes=size,
-    ).info("{} {} {}", request.method, path, status)
+def _log(access_log: AccessLog, request: Request, status: int, size: int) -> None:
+    context = request.ctx
+    path, query = request.path, request.query_string
+    if not path.startswith(API):
+        path = _SECRET_PATH.sub(r"\1***", path)
+    fields: dict[str, Any] = {"request_id": context.request_id}
+    principal = getattr(context, "principal", None)
+    if principal is not None:
+        fields["user_id"] = principal.user_id
+        fields["organization_id"] = principal.organization_id
+    fields["method"] = request.method
+    fields["path"] = path
+    fields["query"] = _SECRET_PARAMETER.sub(r"\1\2=***", query) if query else ""
+    fields["client"] = client_address(request)
+    fields["status"] = status
+    fields["duration_ms"] = round((time.perf_counter() - context.started) * 1000, 2)
+    fields["bytes"] = size
+    access_log.write(f"{request.method} {path} {status}", fields)

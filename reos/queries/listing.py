@@ -115,16 +115,13 @@ async def fetch_page(
     if len(found) > page.limit:
         row = found[page.limit - 1]
         last = (*(row[f"_k{n}"] for n in range(len(page.sort))), row["id"])
-    hidden = len(page.sort) + page.include_total
-    return Rows([_visible(row, hidden) for row in found[: page.limit]], last, total)
+    return Rows(_visible(found[: page.limit], len(page.sort) + page.include_total), last, total)
 
 
-def _visible(row: Any, hidden: int) -> dict[str, Any]:
-    """The row without the sort keys and the count, which stand last."""
-    item = dict(row)
-    for _ in range(hidden):
-        item.popitem()
-    return item
+def _visible(rows: list[Any], hidden: int) -> list[dict[str, Any]]:
+    """The rows without the sort keys and the count, which stand last."""
+    names = tuple(rows[0].keys())[:-hidden] if rows else ()
+    return [dict(zip(names, row, strict=False)) for row in rows]
 
 
 @lru_cache(maxsize=2048)

@@ -340,8 +340,9 @@ class ListQuery(RequestModel):
 
     def active_filters(self) -> dict[str, Any]:
         """The filters that were given, with `updated_since`; an empty search is none."""
-        filters = ((name, getattr(self, name)) for name in type(self).model_fields if name not in _LIST_CONTROLS)
-        return {name: value for name, value in filters if value is not None and value != ""}
+        given = self.model_fields_set - _LIST_CONTROLS
+        filters = {name: getattr(self, name) for name in type(self).model_fields if name in given} if given else {}
+        return {name: value for name, value in filters.items() if value is not None and value != ""}
 
 
 _LIST_CONTROLS = frozenset(ListQuery.model_fields) - {"updated_since"}
