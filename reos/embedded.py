@@ -108,6 +108,7 @@ class Account:
 class Layout:
     """Where everything of one embedded server is."""
 
+    data_dir: Path
     account: Account
     binaries: Path
     home: Path
@@ -116,6 +117,11 @@ class Layout:
     @property
     def data(self) -> Path:
         return self.home / "data"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that runs the server, for as long as it does."""
+        return self.data_dir / "postgres.lock"
 
     def dsn(self, user: str, database: str = DATABASE) -> str:
         """A URL that asyncpg and libpq both understand."""
@@ -168,8 +174,15 @@ class EmbeddedPostgres:
         )
 
     def revive(self) -> bool:
-        """Start the server again if it has died (it was killed); whether that was so. Does not wait for it."""
-        if self.is_shared or (self._process and self._process.poll() is None):
+        """Start the server again if it has died (it was killed); whether that was so. Does not wait for it.
+
+        A shared server is taken over when the process that started it has ended.
+        """
+        if self._lock is None:
+            self._lock = _take_lock(self.layout)
+            if self._lock is None:
+                return False
+        elif self._process and self._process.poll() is None:
             return False
         self.launch()
         return True
@@ -228,7 +241,7 @@ def start(data_dir: Path, *, durable: bool = True, binaries: Path | None = None)
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     layout = _layout(data_dir, binaries or find_binaries())
-    lock = _lock(data_dir / "postgres.lock", layout)
+    lock = _lock(layout)
     server = EmbeddedPostgres(layout, _options(layout, durable), lock)
     if lock is None:
         return server
@@ -249,7 +262,7 @@ def remove(data_dir: Path) -> None:
     if not data_dir.exists():
         return
     layout = _layout(data_dir, Path("/"))
-    with open(data_dir / "postgres.lock", "w") as lock:
+    with open(layout.lock, "w") as lock:
         if not _try_lock(lock):
             raise EmbeddedPostgresError(f"The service still runs on {data_dir}; stop it first.")
         for directory in (layout.home, layout.socket):
@@ -275,7 +288,7 @@ def _layout(data_dir: Path, binaries: Path) -> Layout:
     if len(os.fsencode(socket / f".s.PGSQL.{PORT}")) > MAX_SOCKET_PATH or not _PLAIN_PATH.fullmatch(str(socket)):
         digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
         socket = Path("/tmp") / f"reos-{digest}"  # noqa: S108 - made with mode 0700, its owner is checked
-    return Layout(account, binaries, home, socket)
+    return Layout(data_dir, account, binaries, home, socket)
 
 
 def _account(home: Path) -> Account:
@@ -308,18 +321,24 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def _lock(path: Path, layout: Layout) -> IO[str] | None:
-    """The lock that makes the server ours, held until it is closed; None when another process's server answers."""
+def _take_lock(layout: Layout) -> IO[str] | None:
+    """The lock that makes the server ours, held until it is closed; None while another process holds it."""
+    layout.lock.touch(mode=0o600)
+    file = open(layout.lock)  # noqa: SIM115 - it stays open for as long as the server runs
+    if _try_lock(file):
+        return file
+    file.close()
+    return None
+
+
+def _lock(layout: Layout) -> IO[str] | None:
+    """The lock, as soon as it is free; None when the server of the process that holds it answers."""
     deadline = time.monotonic() + START_SECONDS
-    path.touch(mode=0o600)
-    file = open(path)  # noqa: SIM115 - it stays open for as long as the server runs
-    while not _try_lock(file):
+    while (file := _take_lock(layout)) is None:
         if _answers(layout):
-            file.close()
             return None
         if time.monotonic() > deadline:
-            file.close()
-            raise EmbeddedPostgresError(f"Another process holds {path}, and its Postgres does not answer.")
+            raise EmbeddedPostgresError(f"Another process holds {layout.lock}, and its Postgres does not answer.")
         time.sleep(POLL_SECONDS)
     return file
 

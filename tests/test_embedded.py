@@ -65,7 +65,8 @@ def holder(directory: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
         pid, dsn = process.stdout.readline().split()
         yield process, int(pid), dsn
     finally:
-        process.communicate("\n")
+        if process.poll() is None:
+            process.communicate("\n")
 
 
 def one(dsn: str, query: str) -> object:
@@ -144,9 +145,22 @@ def test_a_second_process_shares_it(directory: Path) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_shared_server_is_taken_over_when_its_owner_ends(directory: Path) -> None:
+    with holder(directory) as (process, pid, _), embedded.start(directory, durable=False) as shared:
+        assert not shared.revive()
+        process.communicate("\n")
+        assert not Path(f"/proc/{pid}").exists()
+        assert shared.revive()
+        shared.wait_ready()
+        assert not shared.is_shared
+        assert one(shared.dsn, "select 1") == 1
+    assert work_in(shared) == []
+
+
 def test_it_ends_with_a_killed_parent_and_starts_again_at_once(directory: Path) -> None:
     with holder(directory) as (process, pid, _):
         process.kill()
+        process.wait()
         with embedded.start(directory, durable=False) as server:
             assert not server.is_shared
             assert server.pid != pid
