@@ -127,7 +127,7 @@ class Line:
         return now - self._taken_at
 
     def cut(self) -> None:
-        """Close the connection at once and throw away what waits in the kernel, which else would keep it for minutes."""
+        """Close the connection at once, with what waits in the kernel, which else would keep it for minutes."""
         if self._socket is not None and self._socket.fileno() >= 0:
             with suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
