@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
@@ -65,6 +65,8 @@ class Database:
         self._at_hand: list[Connection] = []
         self._queue: deque[asyncio.Future[Connection | None]] = deque()
         self._is_closing = False
+        self._left_open: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def connect(cls, settings: Settings, dsn: str | None = None) -> Database:
@@ -108,6 +110,14 @@ class Database:
         """A connection of the pool; OverloadedError (503) when none is free in time."""
         return _Acquired(self)
 
+    def transaction(self, begin: str) -> AbstractAsyncContextManager[Connection]:
+        """A connection on which `begin` has run (BEGIN and what belongs to it, in one round trip).
+
+        Commits when the block ends, rolls back when it raises. A task that is cancelled (its client went away) rolls
+        back, or, once COMMIT is on its way, finishes that first. Raises OverloadedError (503) as `acquire` does.
+        """
+        return _Transaction(self, begin)
+
     async def _take(self) -> Connection:
         while True:
             while self._at_hand:
@@ -150,8 +160,33 @@ class Database:
             timer.cancel()
 
     def _hand_on(self, conn: Connection | None) -> None:
-        if not self._call_next(conn) and conn is not None:
+        if self._call_next(conn) or conn is None:
+            return
+        if conn in self._left_open:
+            # Whoever was to begin with its COMMIT has gone away.
+            self._left_open.discard(conn)
+            task = asyncio.create_task(self._give_up(conn))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
             self._at_hand.append(conn)
+
+    def _leave_open(self, conn: Connection) -> bool:
+        """Hand on a connection whose transaction has read all that it wanted; False when nobody waits for one.
+
+        Who gets it sends the COMMIT along with its own BEGIN, which spares a round trip when there is most to do.
+        """
+        if not self._queue or self._is_closing or _is_lost(conn):
+            return False
+        self._left_open.add(conn)
+        self._hand_on(conn)
+        return True
+
+    def _was_left_open(self, conn: Connection) -> bool:
+        if conn in self._left_open:
+            self._left_open.discard(conn)
+            return True
+        return False
 
     def _call_next(self, conn: Connection | None) -> bool:
         """Give whoever waits longest the connection, or the room for one; False when nobody waits."""
@@ -162,7 +197,9 @@ class Database:
                 return True
         return False
 
-    async def _give_back(self, conn: Connection, *, is_quiet: bool) -> None:
+    async def _give_back(self, conn: Connection, error: BaseException | None) -> None:
+        # After an error that neither we nor Postgres raised, such as a cancellation, a statement may still be running.
+        is_quiet = error is None or isinstance(error, ReosError | asyncpg.PostgresError)
         is_whole = is_quiet and not _is_lost(conn) and not conn.is_in_transaction()
         if is_whole and not self._is_closing:
             self._hand_on(conn)
@@ -187,52 +224,70 @@ class _Acquired:
         self.database = database
 
     async def __aenter__(self) -> Connection:
-        self.conn = await self.database._take()
-        return self.conn
+        conn = self.conn = await self.database._take()
+        if self.database._was_left_open(conn):
+            try:
+                await conn.execute("COMMIT")
+            except BaseException:
+                await self.database._give_up(conn)
+                raise
+        return conn
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # After an error that is not one of ours a statement may still be on its way.
-        is_quiet = kind is None or issubclass(kind, ReosError)
-        await self.database._give_back(self.conn, is_quiet=is_quiet)
+        await self.database._give_back(self.conn, error)
+
+
+class _Transaction:
+    """A connection inside a transaction for the time of a block."""
+
+    __slots__ = ("begin", "conn", "database")
+
+    def __init__(self, database: Database, begin: str):
+        self.database = database
+        self.begin = begin
+
+    async def __aenter__(self) -> Connection:
+        conn = self.conn = await self.database._take()
+        begin = f"COMMIT; {self.begin}" if self.database._was_left_open(conn) else self.begin
+        try:
+            await conn.execute(begin)
+        except BaseException as error:
+            await self._roll_back(error)
+            raise
+        return conn
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            await self._roll_back(error)
+        elif self.begin.startswith(_READ_ONLY):
+            if not self.database._leave_open(self.conn):
+                await self._commit(self.conn.execute("COMMIT"))
+        else:
+            await self._commit(_finish(self.conn, "COMMIT"))
+
+    async def _commit(self, committing: Coroutine[Any, Any, str]) -> None:
+        try:
+            tag = await committing
+        except BaseException as error:
+            await self.database._give_back(self.conn, error)
+            raise
+        await self.database._give_back(self.conn, None)
+        if tag != "COMMIT":
+            # That is how Postgres answers when a statement had failed and nobody told it to roll back.
+            raise RuntimeError("the transaction had failed already, so nothing was committed")
+
+    async def _roll_back(self, error: BaseException) -> None:
+        try:
+            # A broken connection has nothing to roll back; the server did it when the connection ended.
+            if not _is_lost(self.conn):
+                await _finish(self.conn, "ROLLBACK")
+        finally:
+            await self.database._give_back(self.conn, error)
 
 
 def _time_out(turn: asyncio.Future[Connection | None]) -> None:
     if not turn.done():
         turn.set_exception(OverloadedError(headers={"Retry-After": "1"}))
-
-
-class transaction:
-    """Run `begin` (BEGIN and what belongs to it, in one round trip), then commit, or roll back on a raise.
-
-    A task that is cancelled (its client went away) rolls back, or, once COMMIT is on its way, finishes that first.
-    """
-
-    __slots__ = ("begin", "conn")
-
-    def __init__(self, conn: Connection, begin: str):
-        self.conn = conn
-        self.begin = begin
-
-    async def __aenter__(self) -> None:
-        try:
-            await self.conn.execute(self.begin)
-        except BaseException:
-            await self._roll_back()
-            raise
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is not None:
-            await self._roll_back()
-            return
-        reads_only = self.begin.startswith(_READ_ONLY)
-        if await (self.conn.execute("COMMIT") if reads_only else _finish(self.conn, "COMMIT")) != "COMMIT":
-            # That is how Postgres answers when a statement had failed and nobody told it to roll back.
-            raise RuntimeError("the transaction had failed already, so nothing was committed")
-
-    async def _roll_back(self) -> None:
-        # A broken connection has nothing to roll back; the server did it when the connection ended.
-        if not _is_lost(self.conn):
-            await _finish(self.conn, "ROLLBACK")
 
 
 def _is_lost(conn: Connection) -> bool:
@@ -282,14 +337,14 @@ async def tenant_transaction(
     jobs, the event hub. Requests open theirs in the endpoint guard.
     """
     begin = begin_tenant(organization_id, user_id, read_only=read_only)
-    async with database.acquire() as conn, transaction(conn, begin):
+    async with database.transaction(begin) as conn:
         yield conn
 
 
 @asynccontextmanager
 async def plain_transaction(database: Database) -> AsyncIterator[Connection]:
     """A transaction without a tenant: row security shows it nothing, only definer functions serve it."""
-    async with database.acquire() as conn, transaction(conn, "BEGIN"):
+    async with database.transaction("BEGIN") as conn:
         yield conn
 
 

@@ -14,7 +14,7 @@ from conftest import TestDatabase
 from event_streams import make_settings, until
 
 from reos import db
-from reos.db import Database, plain_transaction
+from reos.db import Database, plain_transaction, tenant_transaction
 from reos.errors import DatabaseError, OverloadedError, ResourceNotFoundError
 
 pytestmark = pytest.mark.integration
@@ -34,6 +34,52 @@ async def number_of(pool: Database) -> int:
     """The number of the server's process behind a connection of the pool."""
     async with pool.acquire() as conn:
         return int(await conn.fetchval("select pg_backend_pid()"))
+
+
+async def open_transactions(pool: Database) -> int:
+    """How many of the service's connections are left within one."""
+    async with pool.acquire() as conn:
+        statement = "select count(*) from pg_stat_activity where usename = session_user and state like 'idle in%'"
+        return int(await conn.fetchval(statement))
+
+
+async def test_a_read_that_is_over_is_ended_by_who_comes_next(database: TestDatabase, tmp_path: Path) -> None:
+    """In one round trip with the beginning of the next, which is of another tenant, or none, or no transaction."""
+    pool = await Database.connect(make_settings(database.dsn, tmp_path, db_pool_min=1, db_pool_max=1))
+    statement = "select current_organization_id(), current_setting('transaction_read_only'), now()"
+    times = []
+
+    async def read(number: int) -> None:
+        async with tenant_transaction(pool, number, read_only=True) as conn:
+            row = await conn.fetchrow(statement)
+            assert (row[0], row[1]) == (number, "on")
+            times.append(row[2])
+
+    async def write(number: int) -> None:
+        async with tenant_transaction(pool, number) as conn:
+            row = await conn.fetchrow(statement)
+            assert (row[0], row[1]) == (number, "off")
+            await conn.execute("create temporary table if not exists t (n bigint)")
+            times.append(row[2])
+
+    async def write_alone() -> None:
+        async with pool.acquire() as conn:
+            row = await conn.fetchrow(statement)
+            assert (row[0], row[1]) == (None, "off")
+            assert not conn.is_in_transaction()
+            times.append(row[2])
+
+    async def fail(number: int) -> None:
+        with pytest.raises(asyncpg.PostgresError):
+            async with pool.transaction(f"BEGIN READ ONLY; SELECT {number} / 0"):
+                pass
+
+    kinds = [read, write, read, lambda number: write_alone(), read, fail]
+    await asyncio.gather(*(kinds[number % 6](number + 1) for number in range(120)))
+    assert len(set(times)) == 100  # Each was a transaction of its own.
+    assert await open_transactions(pool) == 0
+    assert (pool.busy, pool.waiting) == (0, 0)
+    await pool.close()
 
 
 async def test_connections_are_used_again_and_never_too_many(pool: Database) -> None:
@@ -126,20 +172,24 @@ async def test_a_connection_that_was_cut_is_replaced(pool: Database, database: T
     assert len({await number_of(pool) for _ in range(3)}) == 1
 
 
+async def random_work(pool: Database, dice: random.Random, number: int) -> None:
+    """A transaction of a tenant that reads or writes, or a statement without one; some fail."""
+    kind = dice.randrange(3)
+    block = pool.acquire() if kind == 0 else tenant_transaction(pool, number, read_only=kind == 1)
+    async with block as conn:
+        assert await conn.fetchval("select current_organization_id()") == (number if kind else None)
+        if dice.random() < 0.3:
+            await conn.execute("select pg_sleep(0.002)")
+        if dice.random() < 0.2:
+            raise ResourceNotFoundError
+        await asyncio.sleep(dice.choice((0, 0, 0.001)))
+
+
 @pytest.mark.property
 async def test_in_any_order_of_cancellations_none_is_lost(pool: Database) -> None:
     dice = random.Random(7)
-
-    async def work() -> None:
-        async with plain_transaction(pool) as conn:
-            if dice.random() < 0.3:
-                await conn.execute("select pg_sleep(0.002)")
-            if dice.random() < 0.2:
-                raise ResourceNotFoundError
-            await asyncio.sleep(dice.choice((0, 0, 0.001)))
-
     for _ in range(40):
-        tasks = [asyncio.create_task(work()) for _ in range(15)]
+        tasks = [asyncio.create_task(random_work(pool, dice, number)) for number in range(15)]
         for task in tasks:
             for _ in range(dice.randrange(6)):
                 await asyncio.sleep(0)
@@ -148,7 +198,9 @@ async def test_in_any_order_of_cancellations_none_is_lost(pool: Database) -> Non
         await asyncio.wait(tasks)
         for task in tasks:
             assert task.cancelled() or isinstance(task.exception(), (ResourceNotFoundError, type(None)))
-        assert (pool.busy, pool.waiting) == (0, 0)
+        await until(lambda: pool.busy == pool.waiting == 0)
+        assert not pool._left_open
+    assert await open_transactions(pool) == 0
     async with pool.acquire() as one, pool.acquire() as two, pool.acquire() as three:
         assert [await conn.fetchval("select 1") for conn in (one, two, three)] == [1] * SIZE
 

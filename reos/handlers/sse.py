@@ -10,7 +10,7 @@ from sanic import Blueprint, HTTPResponse
 
 from reos.auth import one_time
 from reos.auth.guard import Principal, begin_authorised, refusal
-from reos.db import Connection, begin_tenant, transaction
+from reos.db import Connection, begin_tenant
 from reos.errors import InvalidTokenError, OverloadedError
 from reos.middleware.call import Call
 from reos.middleware.endpoint import ANY_USER, get, post
@@ -86,23 +86,22 @@ async def _admit(call: Call, stack: ExitStack) -> tuple[Stream, str | None]:
     A refusal, also for the query or for want of room, leaves the ticket unused.
     """
     hub, request = call.context.hub, call.request
-    async with call.context.database.acquire() as conn:
-        try:
-            ticket = "" if call.principal else request.args.get("ticket", "")
-            async with transaction(conn, _begin(call, ticket)):
-                if call.principal is None:
-                    call.principal = request.ctx.principal = await _redeem(call, conn, ticket)
-                principal = call.principal
-                alive = await events.list_live_sessions(conn, [(principal.organization_id, principal.session_id)])
-                if not alive:
-                    raise InvalidTokenError("The session has ended.")
-                query = parse_query(StreamQuery, query_args(request.query_string))
-                if request.method == "HEAD":
-                    raise _OnlyHead
-                stream = hub.admit(principal, alive[0]["permissions"], query.types, request.transport)
-                stack.callback(hub.release, stream)
-        except asyncpg.PostgresError as error:
-            raise (refusal(error, None) or error) from error
+    try:
+        ticket = "" if call.principal else request.args.get("ticket", "")
+        async with call.context.database.transaction(_begin(call, ticket)) as conn:
+            if call.principal is None:
+                call.principal = request.ctx.principal = await _redeem(call, conn, ticket)
+            principal = call.principal
+            alive = await events.list_live_sessions(conn, [(principal.organization_id, principal.session_id)])
+            if not alive:
+                raise InvalidTokenError("The session has ended.")
+            query = parse_query(StreamQuery, query_args(request.query_string))
+            if request.method == "HEAD":
+                raise _OnlyHead
+            stream = hub.admit(principal, alive[0]["permissions"], query.types, request.transport)
+            stack.callback(hub.release, stream)
+    except asyncpg.PostgresError as error:
+        raise (refusal(error, None) or error) from error
     # The header is newer: a browser that connects again sends it along with the address of the first time.
     return stream, request.headers.get("last-event-id") or query.last_event_id
 

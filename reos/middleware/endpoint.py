@@ -27,7 +27,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from reos import encoding
 from reos.auth.guard import authenticate, begin_authorised, refusal
 from reos.context import Context
-from reos.db import Connection, tenant_transaction, transaction
+from reos.db import Connection, tenant_transaction
 from reos.errors import (
     AuthenticationError,
     InsufficientPermissionsError,
@@ -254,21 +254,20 @@ async def _attempt(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Bo
         arguments, kept = await _prepare(endpoint, call, ids, body, claim)
         if kept is not None:
             return kept
-    async with call.context.database.acquire() as conn:
-        try:
-            async with transaction(conn, _begin(endpoint, call)):
-                call.connection = conn
-                if not endpoint.prepare:
-                    arguments = _arguments(endpoint, call, ids, body)
-                if claim:
-                    answer = await idempotency.answer_once(claim, call, lambda: _work(endpoint, call, arguments))
-                else:
-                    answer = await _work(endpoint, call, arguments)
-                await events.record_changes(conn, call.audits, call.events)
-        except asyncpg.PostgresError as error:
-            raise (refusal(error, endpoint.permission) or error) from error
-        finally:
-            call.connection = None
+    try:
+        async with call.context.database.transaction(_begin(endpoint, call)) as conn:
+            call.connection = conn
+            if not endpoint.prepare:
+                arguments = _arguments(endpoint, call, ids, body)
+            if claim:
+                answer = await idempotency.answer_once(claim, call, lambda: _work(endpoint, call, arguments))
+            else:
+                answer = await _work(endpoint, call, arguments)
+            await events.record_changes(conn, call.audits, call.events)
+    except asyncpg.PostgresError as error:
+        raise (refusal(error, endpoint.permission) or error) from error
+    finally:
+        call.connection = None
     return answer
 
 
@@ -290,13 +289,12 @@ async def _prepare(
     A kept answer is given at once, before the work that the preparation would be.
     """
     assert endpoint.prepare is not None
-    async with call.context.database.acquire() as conn:
-        try:
-            async with transaction(conn, _begin(endpoint, call)):
-                arguments = _arguments(endpoint, call, ids, body)
-                kept = await idempotency.find_kept(claim, conn, call) if claim else None
-        except asyncpg.PostgresError as error:
-            raise (refusal(error, endpoint.permission) or error) from error
+    try:
+        async with call.context.database.transaction(_begin(endpoint, call)) as conn:
+            arguments = _arguments(endpoint, call, ids, body)
+            kept = await idempotency.find_kept(claim, conn, call) if claim else None
+    except asyncpg.PostgresError as error:
+        raise (refusal(error, endpoint.permission) or error) from error
     if kept is None:
         call.prepared = await endpoint.prepare(call, arguments.get("body"), ids)
     return arguments, kept
