@@ -60,6 +60,7 @@ def holder(directory: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
+    assert process.stdin is not None
     assert process.stdout is not None
     try:
         pid, dsn = process.stdout.readline().split()
@@ -67,6 +68,8 @@ def holder(directory: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     finally:
         if process.poll() is None:
             process.communicate("\n")
+        process.stdin.close()
+        process.stdout.close()
 
 
 def one(dsn: str, query: str) -> object:
@@ -172,6 +175,7 @@ def test_a_killed_server_with_a_killed_parent_does_not_block_the_next(directory:
         conn.execute("select 1")
         os.kill(pid, signal.SIGKILL)
         process.kill()
+        process.wait()
         with embedded.start(directory, durable=False) as server:
             assert one(server.dsn, "select 1") == 1
 

@@ -222,11 +222,13 @@ async def test_a_server_that_does_not_stop_is_killed(start: Callable[..., Servic
 
 
 async def test_a_second_signal_ends_it_at_once(start: Callable[..., Service]) -> None:
-    service = start().wait_ready()
-    service.process.send_signal(signal.SIGINT)
+    service = start(DRAIN_SECONDS=10).wait_ready()
     children = service.children()
     service.process.send_signal(signal.SIGINT)
-    await until(lambda: service.process.poll() is not None, 1)
+    while (await service.ask("/ready"))[0] == 200:
+        pass
+    service.process.send_signal(signal.SIGINT)
+    await until(lambda: service.process.poll() is not None, 5)
     assert all(map(is_gone, children))
 
 
