@@ -8,7 +8,6 @@ import asyncpg
 from sanic import Request
 
 from reos.auth.tokens import read_access_token
-from reos.db import set_tenant
 from reos.errors import (
     AuthenticationError,
     AuthorizationError,
@@ -39,7 +38,8 @@ def authenticate(request: Request, settings: Settings) -> Principal:
 
 
 def begin_authorised(principal: Principal, permission: str | None, *, read_only: bool, require_verified: bool) -> str:
-    """The text that opens the principal's transaction and refuses by SQLSTATE who may not go on.
+    """The text that opens the principal's transaction, as their organisation's, and refuses by SQLSTATE who may not
+    go on.
 
     `permission` may name several, with a space between them. It is one simple-protocol string, so only formatted
     integers and constants of the code go into it.
@@ -47,9 +47,8 @@ def begin_authorised(principal: Principal, permission: str | None, *, read_only:
     mode = " READ ONLY" if read_only else ""
     wanted = f"'{permission}'" if permission else "null"
     return (
-        f"BEGIN{mode}; {set_tenant(principal.organization_id, principal.user_id)};"
-        f" SELECT authorise({principal.user_id:d}, {principal.session_id:d}, {wanted},"
-        f" {'true' if require_verified else 'false'})"
+        f"BEGIN{mode}; SELECT authorise({principal.organization_id:d}, {principal.user_id:d},"
+        f" {principal.session_id:d}, {wanted}, {'true' if require_verified else 'false'})"
     )
 
 

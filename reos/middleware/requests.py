@@ -114,7 +114,7 @@ def _is_framed(request: Request) -> bool:
 def client_address(request: Request) -> str:
     """The client's address, through as many proxies as PROXIES_COUNT says."""
     # Sanic would read the headers of proxies first, to take no notice of them.
-    return str(request.client_ip if request.app.config.PROXIES_COUNT else request.ip)
+    return str(request.client_ip if request.app.ctx.settings.proxies_count else request.ip)
 
 
 def vary(response: HTTPResponse, name: str) -> None:

@@ -31,7 +31,10 @@ class ApiResponse(HTTPResponse):
         """The headers as Sanic writes them, in pairs; the last one may hold many lines."""
         if self.content_type is not None and has_message_body(self.status):
             self.headers.setdefault("content-type", self.content_type)
-        pairs = [(name.encode(), _encode(value)) for name, value in self.headers.items()]
+        pairs = [
+            (name.encode(), value.encode() if type(value) is str and value.isprintable() else _encode(value))
+            for name, value in self.headers.items()
+        ]
         if self.standing is not None:
             pairs.append(self.standing)
         return pairs
