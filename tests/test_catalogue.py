@@ -67,6 +67,7 @@ DEFINER_FUNCTIONS = {
     "rescue_stalled_jobs": "the queue's upkeep, which knows no tenant",
     "retry_job": "as count_jobs",
     "role_permissions_changed": "a trigger; as refresh_user_permissions",
+    "search_campaign_ids": "trigram indexes are not leakproof",
     "search_deal_ids": "trigram indexes are not leakproof",
     "search_lead_ids": "trigram indexes are not leakproof",
     "search_portfolio_ids": "trigram indexes are not leakproof",

@@ -1,0 +1,2 @@
+drop table suppressions;
+drop function address_key(text, text);

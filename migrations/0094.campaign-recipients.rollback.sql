@@ -1,0 +1,2 @@
+drop table campaign_recipients;
+drop function count_campaign_recipients();
