@@ -5,6 +5,7 @@ from __future__ import annotations
 from sanic import Blueprint
 
 from reos.handlers import (
+    analytics,
     audit_logs,
     auth,
     conversions,
@@ -46,4 +47,5 @@ BLUEPRINTS: list[Blueprint] = [
     teams.bp,
     organizations.bp,
     audit_logs.bp,
+    analytics.bp,
 ]
