@@ -81,14 +81,18 @@ async def get_lead(call: Call, lead_id: int) -> Record:
 
 @put(bp, "/leads/{lead_id}", "lead:update", response=Lead)
 async def update_lead(call: Call, lead_id: int, body: LeadUpdate) -> Record:
-    """Change what is sent of a lead. A new `assigned_to` is told, as by an assignment."""
-    before = await queries.lock(call.conn, lead_id)
-    call.if_match(before)
-    patch = differing(before, patch_of(body))
-    if not patch:
-        return before
+    """Change what is sent of a lead. A new `assigned_to` is told, as by an assignment.
+
+    `status` may be any, `converted` too: a lead that was made a deal elsewhere then counts as converted here, and
+    is not converted again.
+    """
+    before = await queries.lock_if_there(call.conn, lead_id)
+    patch = patch_of(body) if before is None else differing(before, patch_of(body))
     await check_references(call.conn, patch)
-    return await _change(call, "update", before, patch)
+    if before is None:
+        raise ResourceNotFoundError
+    call.if_match(before)
+    return await _change(call, "update", before, patch) if patch else before
 
 
 @delete(bp, "/leads/{lead_id}", "lead:delete")
@@ -114,14 +118,15 @@ async def restore_lead(call: Call, lead_id: int) -> Record:
 
 @post(bp, "/leads/{lead_id}/assign", "lead:assign", response=Lead, status=200, is_tagged=True)
 async def assign_lead(call: Call, lead_id: int, body: LeadAssignment) -> Record:
-    """Assign a lead to a user, who is told by mail and by an event."""
-    before = await queries.lock(call.conn, lead_id)
+    """Assign a lead to a user, who is told by mail and by an event. One who has it already is not told again."""
+    before = await queries.lock_if_there(call.conn, lead_id)
     user_id = getattr(body, body.field)
+    if before is None or before["assigned_to"] != user_id:
+        await check_references(call.conn, {body.field: user_id})
+    if before is None:
+        raise ResourceNotFoundError
     patch = differing(before, {"assigned_to": user_id})
-    if not patch:
-        return before
-    await check_references(call.conn, {body.field: user_id})
-    return await _change(call, "assign", before, patch)
+    return await _change(call, "assign", before, patch) if patch else before
 
 
 async def _change(call: Call, action: str, before: Record, patch: Mapping[str, Any]) -> Record:
@@ -135,7 +140,7 @@ async def _change(call: Call, action: str, before: Record, patch: Mapping[str, A
 
 
 async def _tell_assignee(call: Call, lead: Record) -> None:
-    """The event of an assignment, and the message and mail for the user if somebody else assigned it."""
+    """The event of an assignment, the user's mail, and their message if somebody else has assigned it."""
     user_id, lead_id = lead["assigned_to"], lead["id"]
     if user_id is None:
         return
@@ -159,10 +164,9 @@ async def create_lead_activity(call: Call, lead_id: int, body: LeadActivityCreat
     """Add an activity. A call, email, meeting or sms that is not in the future is a contact with the lead."""
     before = await queries.lock(call.conn, lead_id)
     created = await queries.create_activity(call.conn, lead_id, body.model_dump())
-    contacted_at = _contacted_at(body)
-    if contacted_at is not None and (before["last_contacted_at"] or contacted_at) <= contacted_at:
-        after = await queries.update(call.conn, lead_id, {"last_contacted_at": contacted_at})
-        call.publish("lead.updated", lead_id, after)
+    contacted_at, last = _contacted_at(body), before["last_contacted_at"]
+    if contacted_at is not None and (last is None or last < contacted_at):
+        await _change(call, "update", before, {"last_contacted_at": contacted_at})
     return _created_below(call, lead_id, "activity", created)
 
 
@@ -249,7 +253,6 @@ async def create_lead_document(call: Call, lead_id: int, body: LeadDocumentCreat
 )
 async def download_lead_document(call: Call, lead_id: int, document_id: int) -> dict[str, Any]:
     """Get a link to an uploaded document: without a log-in, for five minutes, always as an attachment."""
-    await queries.require(call.conn, lead_id)
     document = await queries.get_document(call.conn, lead_id, document_id)
     if document["storage_key"] is None:
         raise ResourceNotFoundError("The document was not uploaded; its file_path says where it lies.")

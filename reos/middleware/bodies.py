@@ -38,17 +38,18 @@ class BodyKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """The file of a multipart body. Its name is the client's, and says nothing that could be relied on."""
+    """The file of a multipart body. Its name and type are the client's, and say nothing that could be relied on."""
 
     name: str
     body: bytes
+    content_type: str = ""  # as the part's header has it
 
 
 @dataclass(slots=True)
 class Body:
-    """A body as it was sent, and what it holds: a JSON object, or the fields and the file of a form."""
+    """What was sent: a JSON object, or the fields and the file of a form."""
 
-    data: bytes
+    data: bytes  # as they came; of a form none, because its file may be large and is held once
     json: dict[str, Any] | None = None
     form: dict[str, list[str]] | None = None
     file: UploadedFile | None = None
@@ -131,13 +132,15 @@ def _boundary_of(request: Request) -> bytes:
 
 def _parse_multipart(data: bytes, boundary: bytes, max_file_bytes: int) -> Body:
     """The fields and the file. Raises InvalidInputError (400) and FileTooLargeError (413)."""
-    body = Body(data, form={})
+    body = Body(b"", form={})
     assert body.form is not None
-    for part in _split(data, boundary):
-        header, separator, content = part.partition(b"\r\n\r\n")
-        if not separator or len(header) > MAX_PART_HEADER_BYTES:
+    for start, end in _parts(data, boundary):
+        header_end = data.find(b"\r\n\r\n", start, end)
+        if header_end < 0 or header_end - start > MAX_PART_HEADER_BYTES:
             raise _malformed()
-        name, file_name = _disposition(header)
+        headers = _part_headers(data[start:header_end])
+        name, file_name = _disposition(headers)
+        content = data[header_end + 4 : end]
         if file_name is None:
             try:
                 body.form.setdefault(name, []).append(content.decode())
@@ -148,38 +151,43 @@ def _parse_multipart(data: bytes, boundary: bytes, max_file_bytes: int) -> Body:
         elif len(content) > max_file_bytes:
             raise FileTooLargeError(f"The file may have {max_file_bytes} bytes.", limit=max_file_bytes)
         else:
-            body.file = UploadedFile(file_name, content)
+            body.file = UploadedFile(file_name, content, headers.get("content-type", ""))
     return body
 
 
-def _split(data: bytes, boundary: bytes) -> list[bytes]:
-    """The parts between the delimiters, each of which stands at the beginning of a line."""
+def _parts(data: bytes, boundary: bytes) -> list[tuple[int, int]]:
+    """Where each part begins and ends, between delimiters that stand at the beginning of a line."""
     delimiter = b"\r\n--" + boundary
-    _, *parts = (b"\r\n" + data).split(delimiter, MAX_PARTS + 1)
-    if not parts or not parts[-1].startswith(b"--") or len(parts) > MAX_PARTS:
+    position = 0 if data.startswith(delimiter[2:]) else data.find(delimiter) + 2
+    if position == 1:
         raise _malformed()
-    split = []
-    for part in parts[:-1]:
-        padding, line_end, content = part.partition(b"\r\n")
-        if padding.strip(b" \t") or not line_end:
+    position += len(delimiter) - 2
+    parts: list[tuple[int, int]] = []
+    while not data.startswith(b"--", position):
+        end, line_end = data.find(delimiter, position), data.find(b"\r\n", position)
+        if end <= line_end or data[position:line_end].strip(b" \t") or len(parts) == MAX_PARTS:
             raise _malformed()
-        split.append(content)
-    return split
+        parts.append((line_end + 2, end))
+        position = end + len(delimiter)
+    return parts
 
 
-def _disposition(header: bytes) -> tuple[str, str | None]:
-    """The part's name, and its file's name if it is a file."""
+def _part_headers(block: bytes) -> dict[str, str]:
+    """The headers of a part by their names in lower case."""
     try:
-        lines = header.decode().split("\r\n")
+        lines = block.decode().split("\r\n")
     except UnicodeDecodeError:
         raise _malformed() from None
-    for line in lines:
-        field, _, value = line.partition(":")
-        if field.strip().lower() == "content-disposition":
-            kind, parameters = parse_content_header(value.strip())
-            name, file_name = parameters.get("name"), parameters.get("filename", parameters.get("filename*"))
-            if kind == "form-data" and isinstance(name, str) and not isinstance(file_name, int):
-                return name, file_name
+    fields = (line.partition(":") for line in lines)
+    return {name.strip().lower(): value.strip() for name, _, value in fields}
+
+
+def _disposition(headers: dict[str, str]) -> tuple[str, str | None]:
+    """The part's name, and its file's name if it is a file."""
+    kind, parameters = parse_content_header(headers.get("content-disposition", ""))
+    name, file_name = parameters.get("name"), parameters.get("filename", parameters.get("filename*"))
+    if kind == "form-data" and isinstance(name, str) and not isinstance(file_name, int):
+        return name, file_name
     raise _malformed()
 
 

@@ -68,6 +68,11 @@ async def lock(conn: Connection, lead_id: int) -> Record:
     return await fetch_existing(conn, SQL.lock_lead, lead_id)
 
 
+async def lock_if_there(conn: Connection, lead_id: int) -> Record | None:
+    """The same, or None when there is none: what the client sent is judged first."""
+    return await fetch_one(conn, SQL.lock_lead, lead_id)
+
+
 async def lock_deleted(conn: Connection, lead_id: int) -> Record:
     """The deleted lead, locked. Raises ResourceNotFoundError."""
     return await fetch_existing(conn, SQL.lock_deleted_lead, lead_id)

@@ -118,9 +118,10 @@ values (current_organization_id(), $1, $2, $3, $4, $5, $6, $7, current_user_id()
 returning {document_columns}
 
 -- name: get_lead_document :one
--- For its download; the file's columns are null when the document lies elsewhere.
+-- For its download; the file's columns are null when the document lies elsewhere. With a deleted lead it is gone too.
 select {document_columns}, f.storage_key, f.content_type
 from lead_documents d
+join leads l on l.organization_id = d.organization_id and l.id = d.lead_id and l.deleted_at is null
 left join stored_files f on f.organization_id = d.organization_id and f.id = d.file_id and not f.is_pending
 where d.lead_id = $1 and d.id = $2
 
