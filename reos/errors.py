@@ -223,6 +223,7 @@ def from_constraint(name: str | None, error: Exception) -> ReosError | Exception
         "roles_name_key": ResourceAlreadyExistsError("A role with this name exists already."),
         "team_members_pkey": ResourceAlreadyExistsError("The user is a member of the team already."),
         "deals_holding_key": PropertyNotAvailableError("Another deal holds the property."),
+        "suppressions_address_key": ResourceAlreadyExistsError("The address is suppressed already."),
         "organizations_slug_key": ResourceAlreadyExistsError("An organisation with this slug exists already."),
     }
     return known.get(name or "", error)

@@ -18,6 +18,7 @@ KINDS = {
     "lead_id": "lead",
     "assigned_to": "user",
     "user_id": "user",
+    "template_id": "template",
 }
 
 
