@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: run dev test check coverage reset lock
+.PHONY: run dev test check coverage bench reset lock
 
 run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
 	@exec $(PY) -m reos run --with-parent
@@ -13,8 +13,8 @@ run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
 dev: .venv/run.stamp ## the same, started again when a file changes
 	@exec $(PY) -m reos run --with-parent --reload
 
-test: .venv/dev.stamp ## all tests; ARGS="-k name" for some
-	@$(PY) -m pytest $(ARGS)
+test: .venv/dev.stamp ## all tests, on all cores; ARGS="-k name" for some, ARGS="-n 0 tests/test_x.py" in one process
+	@$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 check: .venv/dev.stamp ## style, types, and who may import whom
 	@$(PY) -m ruff check .
@@ -27,6 +27,9 @@ coverage: .venv/dev.stamp ## the tests, and which lines they did not reach
 	@$(PY) -m coverage run -m pytest $(ARGS)
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
+
+bench: .venv/dev.stamp ## what the service costs, as ratios to a bare handler; ARGS="--rounds 8 --seconds 5"
+	@$(PY) tools/bench/bench.py $(ARGS)
 
 reset: .venv/run.stamp ## remove DATA_DIR with the embedded database, after asking
 	@$(PY) -m reos reset
