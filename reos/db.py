@@ -69,12 +69,12 @@ class Database:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def connect(cls, settings: Settings, dsn: str | None = None) -> Database:
-        """Open the pool. Raises DatabaseError when Postgres cannot be reached."""
+    async def connect(cls, settings: Settings, dsn: str | None = None, *, is_needed: bool = True) -> Database:
+        """Open the pool. Raises DatabaseError when Postgres cannot be reached, unless it `is_needed` only later."""
         try:
             pool = await asyncpg.create_pool(
                 dsn or settings.db_dsn,
-                min_size=settings.db_pool_min,
+                min_size=settings.db_pool_min if is_needed else 0,
                 max_size=settings.db_pool_max,
                 statement_cache_size=settings.db_statement_cache_size,
                 init=prepare_connection,

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from reos.errors import ReosError
-from reos.middleware.endpoint import PREFIX, PUBLIC, Endpoint
+from reos.middleware.endpoint import CSV, JSON, PREFIX, PUBLIC, Endpoint
 from reos.middleware.idempotency import MAX_KEY_LENGTH
 from reos.schemas.common import ErrorEnvelope, Page
 
@@ -24,7 +24,6 @@ DESCRIPTION = (
     "Errors of every kind have one envelope, `ErrorEnvelope`, whose `type` is stable. "
     "HEAD works wherever GET does. Strings are trimmed, unknown fields refused, and nothing is rounded silently."
 )
-JSON = "application/json"
 MAX_ID = 2**63 - 1
 
 Json = dict[str, Any]
@@ -225,7 +224,7 @@ def _query_parameters(endpoint: Endpoint, schemas: Json) -> list[Json]:
 
 def _header_parameters(endpoint: Endpoint) -> list[Json]:
     parameters = []
-    if endpoint.is_read:
+    if endpoint.is_read and endpoint.produces == JSON:
         parameters.append(_header("If-None-Match", "Answer 304 if the answer would have one of these tags."))
     if endpoint.method in ("PUT", "PATCH", "DELETE"):
         parameters.append(_header("If-Match", "Write only if the resource still has one of these tags."))
@@ -258,6 +257,7 @@ _HEADERS: Json = {
     for name, kind, description in (
         ("ETag", "string", "A digest of what GET gives, for If-Match and If-None-Match."),
         ("Location", "string", "Where the new resource is."),
+        ("Content-Disposition", "string", "`attachment` with a name for the file."),
         ("X-Total-Count", "integer", "How many items there are on all pages."),
         ("Idempotency-Replayed", "string", "`true` when this is an earlier answer again."),
         ("Retry-After", "integer", "Seconds until it is worth trying again."),
@@ -285,11 +285,15 @@ def _responses(endpoint: Endpoint, refs: Refs) -> Json:
         names.append("X-Total-Count")
     if endpoint.takes_idempotency_key:
         names.append("Idempotency-Replayed")
+    if endpoint.produces == CSV:
+        names.append("Content-Disposition")
     success: Json = {"description": "Done.", "headers": _headers(*names)}
     if endpoint.response is not None:
         success["content"] = {JSON: {"schema": _response_schema(endpoint.response, refs)}}
+    elif endpoint.produces != JSON:
+        success["content"] = {endpoint.produces.partition(";")[0]: {"schema": {"type": "string"}}}
     responses: Json = {str(endpoint.status): success}
-    if endpoint.is_read:
+    if endpoint.is_read and endpoint.produces == JSON:
         responses["304"] = {
             "description": "It still has the tag that If-None-Match names.",
             "headers": _headers("ETag"),

@@ -58,9 +58,11 @@ class Client:
         return response
 
     async def call(self, method: str, path: str, *, status: int, **options: Any) -> Any:
-        """The parsed body of an answer that must have this status (None when it is empty)."""
+        """The parsed body of an answer that must have this status (None when it is empty, text of what is no JSON)."""
         response = await self.request(method, path, **options)
         assert response.status_code == status, f"{method} {path}: {response.status_code} {response.text}"
+        if response.headers.get("content-type", "").startswith("text/"):
+            return response.text
         return response.json() if response.content else None
 
     async def get(self, path: str, *, status: int = 200, **options: Any) -> Any:

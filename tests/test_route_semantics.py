@@ -36,7 +36,7 @@ from reos.schemas.common import ErrorEnvelope
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 WALKED = [e for e in ENDPOINTS if not e.is_stream and e.permission != PUBLIC and (e.permissions or path_ids(e.path))]
-READS = [e for e in WALKED if e.is_read]
+READS = [e for e in WALKED if e.is_read and e.response is not None]
 KEYED = [e for e in WALKED if e.takes_idempotency_key]
 # Whose row a condition can be about: there is a GET of the same path.
 CONDITIONED = [e for e in WALKED if e.method in ("PUT", "PATCH", "DELETE")]

@@ -6,11 +6,14 @@ from typing import Any
 
 from sanic import Blueprint
 
+from reos.db import Connection
 from reos.errors import ValidationError
-from reos.middleware.call import Call
-from reos.middleware.endpoint import get
+from reos.handlers import exports
+from reos.middleware.call import Answer, Call
+from reos.middleware.endpoint import CSV, get
 from reos.queries import analytics as queries
-from reos.queries import organizations
+from reos.queries import organizations, transactions
+from reos.queries.listing import PageRequest, Rows
 from reos.schemas.analytics import (
     CampaignAnalytics,
     Dashboard,
@@ -19,6 +22,7 @@ from reos.schemas.analytics import (
     PropertyAnalytics,
     RangeQuery,
     RevenueAnalytics,
+    RevenueTransaction,
 )
 from reos.schemas.common import to_date
 
@@ -59,6 +63,22 @@ async def get_campaign_analytics(call: Call, query: RangeQuery) -> dict[str, Any
 async def get_revenue_analytics(call: Call, query: RangeQuery) -> dict[str, Any]:
     """Get revenue and expenses, by the days of the transactions."""
     return await queries.get_revenue(call.conn, await _days(call, query))
+
+
+@get(bp, "/analytics/revenue/export", "analytics:read report:export", produces=CSV, writes_on_get=True)
+async def export_revenue(call: Call, query: RangeQuery) -> Answer:
+    """Export the transactions of the range as a CSV file, newest first.
+
+    They are those of all types and deals, without deleted deals; metadata is JSON.
+    """
+    start, end = await _days(call, query)
+
+    async def fetch(conn: Connection, page: PageRequest) -> Rows:
+        return await transactions.export(conn, page, start, end)
+
+    columns = tuple(RevenueTransaction.model_fields)
+    asked = {name: day for name, day in (("start_date", start), ("end_date", end)) if day is not None}
+    return await exports.answer(call, "revenue", "transaction", columns, (("transaction_date", True),), fetch, asked)
 
 
 async def _days(call: Call, query: RangeQuery) -> queries.Days:

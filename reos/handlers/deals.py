@@ -7,21 +7,24 @@ from typing import Any
 
 from sanic import Blueprint
 
-from reos.db import Record
+from reos.db import Connection, Record
 from reos.errors import DealClosedError, ResourceNotFoundError, ValidationError
+from reos.handlers import exports
 from reos.handlers.changes import differing
 from reos.handlers.notices import notify_other
-from reos.handlers.paging import array, check_fields, envelope, page_request
+from reos.handlers.paging import array, check_fields, envelope, page_request, parse_sort
 from reos.middleware.call import NO_CONTENT, Answer, Call
-from reos.middleware.endpoint import PREFIX, delete, get, post, put
+from reos.middleware.endpoint import CSV, PREFIX, delete, get, post, put
 from reos.queries import audit, holds, jobs, organizations
 from reos.queries import deals as queries
+from reos.queries.listing import PageRequest, Rows
 from reos.queries.references import check_references
 from reos.schemas.common import FOREIGN_KEY_MESSAGE, FOREIGN_KEY_TYPE, SubListQuery, patch_of, to_date
 from reos.schemas.deals import (
     CLOSED_STAGES,
     Deal,
     DealCreate,
+    DealExportQuery,
     DealPage,
     DealQuery,
     DealStats,
@@ -63,6 +66,22 @@ async def list_deals(call: Call, query: DealQuery) -> dict[str, Any]:
 async def get_deal_stats(call: Call) -> dict[str, Any]:
     """Get all deals in numbers."""
     return await queries.get_stats(call.conn)
+
+
+@get(bp, "/deals/export", "deal:read report:export", produces=CSV, writes_on_get=True)
+async def export_deals(call: Call, query: DealExportQuery) -> Answer:
+    """Export deals as a CSV file, by the filters and the sort of the list.
+
+    Its columns are the fields of the list's items; metadata is JSON.
+    """
+    plain = {name: value for name, value in query.active_filters().items() if name != "search"}
+    sort = parse_sort(queries.EXPORT, query.sort or "-created_at")
+
+    async def fetch(conn: Connection, page: PageRequest) -> Rows:
+        return await queries.list_deals(conn, page, plain, search=query.search, listing=queries.EXPORT)
+
+    asked = query.model_dump(exclude_unset=True)
+    return await exports.answer(call, "deals", "deal", _ITEM_FIELDS, sort, fetch, asked)
 
 
 @get(bp, "/deals/{deal_id}", "deal:read", response=Deal)

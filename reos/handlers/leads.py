@@ -8,16 +8,17 @@ from typing import Any
 
 from sanic import Blueprint
 
-from reos.db import Record
+from reos.db import Connection, Record
 from reos.errors import ResourceNotFoundError
-from reos.handlers import documents
+from reos.handlers import documents, exports
 from reos.handlers.changes import differing
 from reos.handlers.notices import notify_other
-from reos.handlers.paging import array, check_fields, envelope, page_request
+from reos.handlers.paging import array, check_fields, envelope, page_request, parse_sort
 from reos.middleware.call import NO_CONTENT, Answer, Call
-from reos.middleware.endpoint import PREFIX, delete, get, post, put
+from reos.middleware.endpoint import CSV, PREFIX, delete, get, post, put
 from reos.queries import audit, jobs, stored_files
 from reos.queries import leads as queries
+from reos.queries.listing import PageRequest, Rows
 from reos.queries.references import check_references
 from reos.schemas.common import SubListQuery, patch_of
 from reos.schemas.leads import (
@@ -30,6 +31,7 @@ from reos.schemas.leads import (
     LeadDocumentCreate,
     LeadDocumentDownload,
     LeadDocumentUpload,
+    LeadExportQuery,
     LeadNote,
     LeadNoteCreate,
     LeadPage,
@@ -71,6 +73,22 @@ async def list_leads(call: Call, query: LeadQuery) -> dict[str, Any]:
 async def get_lead_stats(call: Call) -> dict[str, Any]:
     """Get all leads in numbers."""
     return await queries.get_stats(call.conn)
+
+
+@get(bp, "/leads/export", "lead:read report:export", produces=CSV, writes_on_get=True)
+async def export_leads(call: Call, query: LeadExportQuery) -> Answer:
+    """Export leads as a CSV file, by the filters and the sort of the list.
+
+    Its columns are the fields of the list's items; metadata is JSON.
+    """
+    plain = {name: value for name, value in query.active_filters().items() if name != "search"}
+    sort = parse_sort(queries.EXPORT, query.sort or "-created_at")
+
+    async def fetch(conn: Connection, page: PageRequest) -> Rows:
+        return await queries.list_leads(conn, page, plain, search=query.search, listing=queries.EXPORT)
+
+    asked = query.model_dump(exclude_unset=True)
+    return await exports.answer(call, "leads", "lead", _ITEM_FIELDS, sort, fetch, asked)
 
 
 @get(bp, "/leads/{lead_id}", "lead:read", response=Lead)

@@ -22,7 +22,7 @@ def page_request(
     call: Call, listing: Listing, query: ListQuery, filters: Mapping[str, Any], default: str
 ) -> PageRequest:
     """What the list parameters ask for. Raises ValidationError for a sort or cursor that is none."""
-    sort = _parse_sort(listing, query.sort or default)
+    sort = parse_sort(listing, query.sort or default)
     after = None
     if query.cursor is not None:
         after = _open_cursor(call, listing, sort, query.cursor, _digest(call, listing, sort, filters))
@@ -76,7 +76,8 @@ def _only(items: list[dict[str, Any]], fields: Sequence[str] | None) -> list[dic
     return [{name: item[name] for name in fields if name in item} for item in items]
 
 
-def _parse_sort(listing: Listing, text: str) -> tuple[tuple[str, bool], ...]:
+def parse_sort(listing: Listing, text: str) -> tuple[tuple[str, bool], ...]:
+    """The keys that a list shall be sorted by, each with whether downwards. Raises ValidationError."""
     keys: list[tuple[str, bool]] = []
     for part in text.split(","):
         name = part.strip().removeprefix("-")

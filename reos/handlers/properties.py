@@ -8,15 +8,16 @@ from typing import Any
 
 from sanic import Blueprint
 
-from reos.db import Record
+from reos.db import Connection, Record
 from reos.errors import PropertyNotAvailableError, ResourceDeletionError, ResourceNotFoundError, ValidationError
-from reos.handlers import images
+from reos.handlers import exports, images
 from reos.handlers.changes import differing
-from reos.handlers.paging import array, check_fields, envelope, page_request
+from reos.handlers.paging import array, check_fields, envelope, page_request, parse_sort
 from reos.middleware.call import NO_CONTENT, Answer, Call
-from reos.middleware.endpoint import PREFIX, delete, get, post, put
+from reos.middleware.endpoint import CSV, PREFIX, delete, get, post, put
 from reos.queries import audit, deals, organizations, stored_files
 from reos.queries import properties as queries
+from reos.queries.listing import PageRequest, Rows
 from reos.schemas.common import SubListQuery, patch_of, to_date
 from reos.schemas.properties import (
     Activity,
@@ -28,6 +29,8 @@ from reos.schemas.properties import (
     NoteCreate,
     Property,
     PropertyCreate,
+    PropertyExportQuery,
+    PropertyFilters,
     PropertyItem,
     PropertyPage,
     PropertyQuery,
@@ -59,12 +62,31 @@ async def list_properties(call: Call, query: PropertyQuery) -> dict[str, Any]:
     check_fields(query, _ITEM_FIELDS)
     near = _near(query)
     filters = query.active_filters()
-    plain = {name: value for name, value in filters.items() if name not in _NOT_FILTERS}
-    page = page_request(call, queries.LISTING, query, filters, "distance" if near else "-created_at")
-    if near is None and any(name == "distance" for name, _ in page.sort):
-        raise ValidationError.of("sort", "distance needs near", "distance_without_near")
-    rows = await queries.list_properties(call.conn, page, plain, search=query.search, near=near)
+    page = page_request(call, queries.LISTING, query, filters, _default_sort(near))
+    _check_sort(page.sort, near)
+    rows = await queries.list_properties(call.conn, page, _plain(filters), search=query.search, near=near)
     return envelope(call, queries.LISTING, query, filters, page, rows)
+
+
+@get(bp, "/properties/export", "property:read report:export", produces=CSV, writes_on_get=True)
+async def export_properties(call: Call, query: PropertyExportQuery) -> Answer:
+    """Export properties as a CSV file, by the filters and the sort of the list.
+
+    Its columns are the fields of the list's items; metadata and features are JSON.
+    """
+    near = _near(query)
+    filters = query.active_filters()
+    sort = parse_sort(queries.EXPORT, query.sort or _default_sort(near))
+    _check_sort(sort, near)
+
+    async def fetch(conn: Connection, page: PageRequest) -> Rows:
+        return await queries.list_properties(
+            conn, page, _plain(filters), search=query.search, near=near, listing=queries.EXPORT
+        )
+
+    columns = _ITEM_FIELDS if near else tuple(Property.model_fields)
+    asked = query.model_dump(exclude_unset=True)
+    return await exports.answer(call, "properties", "property", columns, sort, fetch, asked)
 
 
 @get(bp, "/properties/{property_id}", "property:read", response=Property)
@@ -213,7 +235,22 @@ def _created_below(call: Call, property_id: int, kind: str, created: Mapping[str
     return call.created(created, f"{PREFIX}/properties/{property_id}/{plural}/{created['id']}")
 
 
-def _near(query: PropertyQuery) -> tuple[float, float, float] | None:
+def _plain(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters by what stands in one column."""
+    return {name: value for name, value in filters.items() if name not in _NOT_FILTERS}
+
+
+def _default_sort(near: tuple[float, float, float] | None) -> str:
+    return "distance" if near else "-created_at"
+
+
+def _check_sort(sort: exports.Sort, near: tuple[float, float, float] | None) -> None:
+    """Raises ValidationError for a sort by distance from nowhere."""
+    if near is None and any(name == "distance" for name, _ in sort):
+        raise ValidationError.of("sort", "distance needs near", "distance_without_near")
+
+
+def _near(query: PropertyFilters) -> tuple[float, float, float] | None:
     """Latitude, longitude and radius in km. Raises ValidationError."""
     if query.near is None:
         return None

@@ -56,7 +56,7 @@ async def get_stream_status(call: Call) -> dict[str, Any]:
     }
 
 
-@get(bp, "/sse/stream", ANY_USER, is_stream=True, query=StreamQuery)
+@get(bp, "/sse/stream", ANY_USER, is_stream=True, produces=CONTENT_TYPE, query=StreamQuery)
 async def stream_events(call: Call) -> HTTPResponse | None:
     """Follow the organisation's events.
 

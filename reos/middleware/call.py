@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sanic import Request
 
@@ -40,13 +40,28 @@ def is_known(request: Request, etag: str) -> bool:
     return header.strip() == "*" or tag_matches(header.replace("W/", ""), etag)
 
 
+class Pages(Protocol):
+    """A body that is read page by page, each in a short transaction that has ended before the page is sent."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing comes after the page that was read last."""
+
+    async def read(self, conn: Connection) -> None:
+        """Read the next page."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of the page that was read last, once."""
+
+
 @dataclass(slots=True)
 class Answer:
-    """A status, the JSON content (None: no body) and headers."""
+    """A status, the JSON content (None: no body) and headers; or a body in pages, of which the first has been read."""
 
     status: int
     content: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    pages: Pages | None = None
 
 
 NO_CONTENT = Answer(204)

@@ -16,7 +16,9 @@ an id of the path. The order of refusals is 401, 413/415/400, 401/403, 422, 404,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -27,7 +29,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from reos import encoding
 from reos.auth.guard import authenticate, begin_authorised, refusal
 from reos.context import Context
-from reos.db import Connection, tenant_transaction
+from reos.db import Connection, begin_tenant, tenant_transaction
 from reos.errors import (
     AuthenticationError,
     InsufficientPermissionsError,
@@ -39,7 +41,7 @@ from reos.errors import (
 from reos.log import add_context
 from reos.middleware import idempotency
 from reos.middleware.bodies import MAX_UPLOAD_BYTES, Body, BodyKind, read_body
-from reos.middleware.call import Answer, Call, etag_of, is_known
+from reos.middleware.call import Answer, Call, Pages, etag_of, is_known
 from reos.middleware.errors import error_content
 from reos.middleware.requests import streaming
 from reos.middleware.responses import ApiResponse
@@ -50,6 +52,12 @@ PREFIX = "/api/v1"
 PUBLIC = "public"
 ANY_USER = None
 MAX_ID = 2**63 - 1
+JSON = "application/json"
+CSV = "text/csv; charset=utf-8"
+
+# A transaction that ended like this may run again: by a change of the schema, a deadlock, or, on a replica, by what
+# the primary has removed meanwhile.
+_UNDONE = (asyncpg.InvalidCachedStatementError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 Handler = Callable[..., Awaitable[Any]]
 Prepare = Callable[[Call, Any, dict[str, int]], Awaitable[Any]]
@@ -77,6 +85,8 @@ class Endpoint:
     max_file_bytes: int = MAX_UPLOAD_BYTES
     writes_on_get: bool = False  # a GET leaves an audit row; HEAD does not
     is_stream: bool = False  # the handler authorises, judges its query and writes its response itself
+    produces: str = JSON  # the content type; of any other the answer has pages, unless the handler writes it itself
+    reads_replica: bool = False  # where there is one, after the primary has authorised
 
     @property
     def name(self) -> str:
@@ -122,13 +132,15 @@ def _route(
             query=options.get("query", hints.get("query")),
             prepare=options.get("prepare"),
             has_transaction=options.get("has_transaction", not options.get("is_stream")),
-            is_tagged=options.get("is_tagged", method in ("GET", "PUT", "PATCH") and not options.get("is_stream")),
+            is_tagged=options.get("is_tagged", method in ("GET", "PUT", "PATCH") and "produces" not in options),
             is_secret=options.get("is_secret", False),
             takes_body_optionally=options.get("takes_body_optionally", False),
             ignores_key=options.get("ignores_key", False),
             max_file_bytes=options.get("max_file_bytes", MAX_UPLOAD_BYTES),
             writes_on_get=options.get("writes_on_get", False),
             is_stream=options.get("is_stream", False),
+            produces=options.get("produces", JSON),
+            reads_replica=options.get("reads_replica", False),
         )
         ENDPOINTS.append(endpoint)
 
@@ -179,7 +191,7 @@ def parse_id(text: str) -> int:
 async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[str, str]) -> HTTPResponse | None:
     """Take a request through all stages, and once more when a schema change or a deadlock undid it.
 
-    None: the handler of a stream has written the response.
+    None: the response is written already.
     """
     context: Context = request.app.ctx.context
     call = Call(request, context)
@@ -193,7 +205,7 @@ async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[st
     try:
         try:
             answer = await _attempt(endpoint, call, ids, body)
-        except (asyncpg.InvalidCachedStatementError, asyncpg.DeadlockDetectedError) as error:
+        except _UNDONE as error:
             logger.warning("The transaction runs again after: {}", error)
             call.audits.clear()
             call.events.clear()
@@ -201,6 +213,9 @@ async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[st
     except InsufficientPermissionsError as error:
         await _audit_denied(endpoint, call, error)
         raise
+    if answer.pages is not None:
+        await _send_pages(endpoint, call, answer)
+        return None
     return _respond(endpoint, request, answer)
 
 
@@ -249,6 +264,8 @@ async def _attempt(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Bo
     if not endpoint.has_transaction:
         arguments = _arguments(endpoint, call, ids, body)
         return _as_answer(endpoint, await endpoint.handler(call, **arguments))
+    if endpoint.reads_replica and call.context.replica is not None:
+        return await _attempt_on_replica(endpoint, call, ids, body)
     claim = idempotency.read_key(endpoint, call, body)
     if endpoint.prepare:
         arguments, kept = await _prepare(endpoint, call, ids, body, claim)
@@ -271,13 +288,39 @@ async def _attempt(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Bo
     return answer
 
 
-def _begin(endpoint: Endpoint, call: Call) -> str:
+async def _attempt_on_replica(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Body | None) -> Answer:
+    """The same for what a replica serves. It may not know yet of a log-out, so the primary authorises first."""
+    principal, replica = call.principal, call.context.replica
+    assert principal is not None
+    assert replica is not None
+    async with _reading(endpoint, call):
+        arguments = _arguments(endpoint, call, ids, body)
+    begin = begin_tenant(principal.organization_id, principal.user_id, read_only=True)
+    try:
+        async with replica.transaction(begin) as conn:
+            call.connection = conn
+            return await _work(endpoint, call, arguments)
+    finally:
+        call.connection = None
+
+
+@asynccontextmanager
+async def _reading(endpoint: Endpoint, call: Call) -> AsyncIterator[Connection]:
+    """A read-only transaction of the request beside its main one. It authorises too."""
+    try:
+        async with call.context.database.transaction(_begin(endpoint, call, writes=False)) as conn:
+            yield conn
+    except asyncpg.PostgresError as error:
+        raise (refusal(error, endpoint.permission) or error) from error
+
+
+def _begin(endpoint: Endpoint, call: Call, *, writes: bool = True) -> str:
     if call.principal is None:
         return "BEGIN READ ONLY" if endpoint.is_read else "BEGIN"
     requires_verified = call.context.settings.require_verified_email and not endpoint.path.startswith(f"{PREFIX}/auth/")
-    writes = not endpoint.is_read or (endpoint.writes_on_get and call.request.method == "GET")
+    may_write = not endpoint.is_read or (endpoint.writes_on_get and call.request.method == "GET")
     return begin_authorised(
-        call.principal, endpoint.permission, read_only=not writes, require_verified=requires_verified
+        call.principal, endpoint.permission, read_only=not (writes and may_write), require_verified=requires_verified
     )
 
 
@@ -356,6 +399,40 @@ def _respond(endpoint: Endpoint, request: Request, answer: Answer) -> HTTPRespon
     if endpoint.is_read and is_known(request, headers["ETag"]):
         return ApiResponse(None, 304, headers)
     return ApiResponse(body, answer.status, headers, "application/json")
+
+
+async def _send_pages(endpoint: Endpoint, call: Call, answer: Answer) -> None:
+    """Send a body page by page, each read in a transaction that authorises anew."""
+    request, pages = call.request, answer.pages
+    assert pages is not None
+    with streaming(request):
+        response = await request.respond(status=answer.status, headers=answer.headers, content_type=endpoint.produces)
+        if request.method == "HEAD":
+            # The headers of a body that goes on, as GET's are.
+            await response.send(b"", end_stream=False)
+            return
+        try:
+            await _send_page(response, pages)
+            while not pages.is_last:
+                async with _reading(endpoint, call) as conn:
+                    await pages.read(conn)
+                await _send_page(response, pages)
+        except Exception as error:
+            # The status is out already: only the end of the connection can tell that something is missing.
+            level = "WARNING" if isinstance(error, ReosError) else "ERROR"
+            logger.opt(exception=error).log(level, "{} {} was cut off", request.method, request.path)
+            transport: Any = request.transport
+            transport.abort()
+
+
+async def _send_page(response: HTTPResponse, pages: Pages) -> None:
+    """Send a page. It is held as bytes while the client takes its time, and others have their turn meanwhile."""
+    chunks = []
+    for chunk in pages.chunks():
+        chunks.append(chunk)
+        await asyncio.sleep(0)
+    for chunk in chunks:
+        await response.send(chunk)
 
 
 def _content_type(body: bytes | None) -> str | None:

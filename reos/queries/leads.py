@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from reos.db import Connection, Record, execute, fetch_existing, fetch_one, fetch_value
@@ -42,15 +43,23 @@ LISTING = Listing(
 )
 
 
+EXPORT = replace(LISTING, columns=SQL.lead_cells)
+
+
 async def list_leads(
-    conn: Connection, page: PageRequest, filters: Mapping[str, Any], *, search: str | None = None
+    conn: Connection,
+    page: PageRequest,
+    filters: Mapping[str, Any],
+    *,
+    search: str | None = None,
+    listing: Listing = LISTING,
 ) -> Rows:
     """A page of the list. `filters` holds the plain filters."""
     values: dict[str, tuple[Any, ...]] = {}
     if search:
         values |= await search_filters(conn, SQL.search_lead_ids, search)
     values |= {name: (value,) for name, value in filters.items()}
-    return await fetch_page(conn, LISTING, values, page)
+    return await fetch_page(conn, listing, values, page)
 
 
 async def get(conn: Connection, lead_id: int) -> Record:

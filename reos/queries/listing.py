@@ -20,6 +20,8 @@ from pypika.terms import Criterion, EmptyCriterion, LiteralValue, Term
 
 from reos.db import Connection
 
+FEW_ROWS = 50  # of which the longest that there may be fit into memory
+
 
 class Condition(Criterion):
     """A hand-written condition among pypika's criteria."""
@@ -75,6 +77,7 @@ class PageRequest:
     offset: int = 0
     after: tuple[Any, ...] | None = None
     include_total: bool = True
+    max_text: int | None = None  # characters after which the page ends early, with a few rows more and at least one
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +110,36 @@ async def fetch_page(
         tail = [page.limit + 1, page.offset]
     else:
         tail = [page.limit + 1, 0, *(value for value in page.after if value is not None)]
-    found = await conn.fetch(_page_text(listing, shape), *args, *tail)
+    text = _page_text(listing, shape)
+    if page.max_text is None:
+        found, is_cut = await conn.fetch(text, *args, *tail), False
+    else:
+        found, is_cut = await _fetch_some(conn, text, [*args, *tail], page.max_text)
     total = None
     if page.include_total:
         total = found[0]["_total"] if found else await conn.fetchval(_count_text(listing, shape.filters), *args)
     last = None
-    if len(found) > page.limit:
-        row = found[page.limit - 1]
+    shown = found[: page.limit]
+    if is_cut or len(found) > page.limit:
+        row = shown[-1]
         last = (*(row[f"_k{n}"] for n in range(len(page.sort))), row["id"])
-    return Rows(_visible(found[: page.limit], len(page.sort) + page.include_total), last, total)
+    return Rows(_visible(shown, len(page.sort) + page.include_total), last, total)
+
+
+async def _fetch_some(conn: Connection, text: str, args: list[Any], max_text: int) -> tuple[list[Any], bool]:
+    """The rows until they come to so many characters, and whether they do: then there may be more of them.
+
+    They are read a few at a time, because a row may be as large as a request's body.
+    """
+    cursor = await conn.cursor(text, *args)
+    found: list[Any] = []
+    size = 0
+    while part := await cursor.fetch(FEW_ROWS):
+        found += part
+        size += sum(len(value) for row in part for value in row if isinstance(value, str))
+        if size >= max_text:
+            return found, True
+    return found, False
 
 
 def _visible(rows: list[Any], hidden: int) -> list[dict[str, Any]]:
@@ -251,3 +275,14 @@ def contains_pattern(text: str) -> str:
 def lower(text: str) -> str:
     """The text in lower case as Postgres has it: character by character, without Python's final sigma."""
     return "".join(character.lower()[0] for character in text)
+
+
+async def fetch_ids(conn: Connection, listing: Listing, values: Mapping[str, tuple[Any, ...]]) -> list[int]:
+    """The ids of all that the filters let through; `values` as for `fetch_page`."""
+    args = [value for group in values.values() for value in group]
+    return [row[0] for row in await conn.fetch(_ids_text(listing, tuple(values)), *args)]
+
+
+@lru_cache(maxsize=256)
+def _ids_text(listing: Listing, filters: tuple[str, ...]) -> str:
+    return f"-- name: ids_of_{listing.table}\n{_filtered(listing, filters).select(LiteralValue(f'{listing.alias}.id'))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -68,6 +69,9 @@ LISTING = Listing(
 )
 
 
+EXPORT = replace(LISTING, columns=SQL.property_cells)
+
+
 async def list_properties(
     conn: Connection,
     page: PageRequest,
@@ -75,6 +79,7 @@ async def list_properties(
     *,
     search: str | None = None,
     near: tuple[float, float, float] | None = None,
+    listing: Listing = LISTING,
 ) -> Rows:
     """A page of the list. `filters` holds the plain filters; `near` is latitude, longitude and radius in km."""
     values: dict[str, tuple[Any, ...]] = {"near": near} if near else {}
@@ -82,7 +87,7 @@ async def list_properties(
         values |= await search_filters(conn, SQL.search_property_ids, search)
     for name, value in filters.items():
         values[name] = (contains_pattern(value),) if name in ("city", "state") else (value,)
-    return await fetch_page(conn, LISTING, values, page)
+    return await fetch_page(conn, listing, values, page)
 
 
 async def get(conn: Connection, property_id: int) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from reos.db import Connection, Record, execute, fetch_existing
@@ -28,9 +29,32 @@ LISTING = Listing(
 )
 
 
+# Those of all deals that are not deleted.
+EXPORT = Listing(
+    table="transactions",
+    alias="t",
+    columns=SQL.transaction_cells,
+    always=(
+        "exists (select from deals d where d.organization_id = t.organization_id and d.id = t.deal_id"
+        " and d.deleted_at is null)"
+    ),
+    sort_keys={"transaction_date": SortKey("t.transaction_date", is_time=True)},
+    filters={
+        "start_date": condition("t.transaction_date >= {}"),
+        "end_date": condition("t.transaction_date <= {}"),
+    },
+)
+
+
 async def list_transactions(conn: Connection, page: PageRequest, filters: Mapping[str, Any]) -> Rows:
     """A page of the list; `filters` names the deal."""
     return await fetch_page(conn, LISTING, {name: (value,) for name, value in filters.items()}, page)
+
+
+async def export(conn: Connection, page: PageRequest, start: date | None, end: date | None) -> Rows:
+    """A page of the transactions of these days."""
+    days = {"start_date": start, "end_date": end}
+    return await fetch_page(conn, EXPORT, {name: (day,) for name, day in days.items() if day is not None}, page)
 
 
 async def lock(conn: Connection, deal_id: int, transaction_id: int) -> Record:

@@ -10,6 +10,7 @@ from reos.schemas.common import DateOrTime, MoneyText, RequestModel, ResponseMod
 from reos.schemas.deals import DealStage, DealType
 from reos.schemas.leads import LeadSource, LeadStatus
 from reos.schemas.properties import PropertyStatus, PropertyType
+from reos.schemas.transactions import Transaction
 
 Month = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d{2}$"})]
 
@@ -161,3 +162,9 @@ class RevenueAnalytics(ResponseModel):
         )
     )
     revenue_by_deal_type: dict[DealType, MoneyText]
+
+
+class RevenueTransaction(Transaction):
+    """A transaction in the export, with the type of its deal."""
+
+    deal_type: DealType

@@ -300,7 +300,22 @@ class _FieldNames:
         return {"type": "string", "maxLength": self._max_length, "pattern": f"^{self._pattern}$"}
 
 
-class ListQuery(RequestModel):
+class RowsQuery(RequestModel):
+    """Which rows of a list, and in what order; a resource's own adds its filters."""
+
+    sort: Annotated[str, Text(200)] | None = Field(
+        None, description="Sort keys, separated by commas; a minus sign in front sorts downwards."
+    )
+    updated_since: Timestamp | None = Field(None, description="Only what changed then or later.")
+
+    def active_filters(self) -> dict[str, Any]:
+        """The filters that were given, with `updated_since`; an empty search is none."""
+        given = self.model_fields_set - _LIST_CONTROLS
+        filters = {name: getattr(self, name) for name in type(self).model_fields if name in given} if given else {}
+        return {name: value for name, value in filters.items() if value is not None and value != ""}
+
+
+class ListQuery(RowsQuery):
     """The parameters of every list; a resource's own adds its filters."""
 
     page: Annotated[int, Integer(1, MAX_PAGE)] | None = Field(None, description="The page, from 1.")
@@ -310,14 +325,10 @@ class ListQuery(RequestModel):
     skip: Annotated[int, Integer(0, MAX_SKIP)] | None = Field(None, description="Items to pass over, instead of page.")
     limit: Annotated[int, Integer(1, MAX_PAGE_SIZE)] | None = Field(None, description="Another name of page_size.")
     cursor: Annotated[str, Text(4096)] | None = Field(None, description="A page's next_cursor, instead of page.")
-    sort: Annotated[str, Text(200)] | None = Field(
-        None, description="Sort keys, separated by commas; a minus sign in front sorts downwards."
-    )
     include_total: bool = Field(True, description="Whether to count all items.")
     fields: Annotated[tuple[str, ...], _FieldNames()] | None = Field(
         None, description="The only fields that the items shall have, separated by commas."
     )
-    updated_since: Timestamp | None = Field(None, description="Only what changed then or later.")
 
     @model_validator(mode="after")
     def _check_one_way(self) -> ListQuery:
@@ -337,12 +348,6 @@ class ListQuery(RequestModel):
     def effective_offset(self) -> int:
         """Items before the page."""
         return self.skip if self.skip is not None else ((self.page or 1) - 1) * self.effective_limit
-
-    def active_filters(self) -> dict[str, Any]:
-        """The filters that were given, with `updated_since`; an empty search is none."""
-        given = self.model_fields_set - _LIST_CONTROLS
-        filters = {name: getattr(self, name) for name in type(self).model_fields if name in given} if given else {}
-        return {name: value for name, value in filters.items() if value is not None and value != ""}
 
 
 _LIST_CONTROLS = frozenset(ListQuery.model_fields) - {"updated_since"}
@@ -392,6 +397,7 @@ __all__ = [
     "Phone",
     "RequestModel",
     "ResponseModel",
+    "RowsQuery",
     "SignedMoney",
     "SubListQuery",
     "Text",

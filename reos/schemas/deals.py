@@ -20,6 +20,7 @@ from reos.schemas.common import (
     Page,
     RequestModel,
     ResponseModel,
+    RowsQuery,
     Text,
     absent,
 )
@@ -101,8 +102,8 @@ class Deal(ResponseModel):
 DealPage = Page[Deal]
 
 
-class DealQuery(ListQuery):
-    """The list's filters."""
+class DealFilters(RequestModel):
+    """Which deals: all that each filter lets through."""
 
     search: Annotated[str, Text(200, 0)] | None = None
     stage: DealStage | None = None
@@ -112,6 +113,14 @@ class DealQuery(ListQuery):
     assigned_to: Id | None = None
     min_value: Money | None = None
     max_value: Money | None = None
+
+
+class DealQuery(ListQuery, DealFilters):
+    """The list's filters."""
+
+
+class DealExportQuery(RowsQuery, DealFilters):
+    """The filters of the list, and its sort."""
 
 
 class DealStats(ResponseModel):

@@ -21,6 +21,7 @@ from reos.schemas.common import (
     Phone,
     RequestModel,
     ResponseModel,
+    RowsQuery,
     Text,
     Timestamp,
     absent,
@@ -117,6 +118,10 @@ class LeadFilters(RequestModel):
 
 class LeadQuery(ListQuery, LeadFilters):
     """The list's filters."""
+
+
+class LeadExportQuery(RowsQuery, LeadFilters):
+    """The filters of the list, and its sort."""
 
 
 class LeadStats(ResponseModel):

@@ -23,6 +23,7 @@ from reos.schemas.common import (
     Page,
     RequestModel,
     ResponseModel,
+    RowsQuery,
     Text,
     absent,
     field_error,
@@ -129,8 +130,8 @@ class PropertyItem(Property):
 PropertyPage = Page[PropertyItem]
 
 
-class PropertyQuery(ListQuery):
-    """The list's filters."""
+class PropertyFilters(RequestModel):
+    """Which properties: all that each filter lets through."""
 
     search: Annotated[str, Text(200, 0)] | None = None
     city: City | None = None
@@ -149,10 +150,18 @@ class PropertyQuery(ListQuery):
     radius_km: Annotated[Decimal, Number(8, 3, ge=0, le=20040)] | None = None
 
     @model_validator(mode="after")
-    def _radius_needs_near(self) -> PropertyQuery:
+    def _radius_needs_near(self) -> PropertyFilters:
         if self.radius_km is not None and self.near is None:
             raise field_error("radius_km", "Input should come with near", "radius_without_near")
         return self
+
+
+class PropertyQuery(ListQuery, PropertyFilters):
+    """The list's filters."""
+
+
+class PropertyExportQuery(RowsQuery, PropertyFilters):
+    """The filters of the list, and its sort."""
 
 
 class ImageCreate(RequestModel):

@@ -4,6 +4,12 @@ d.id, d.organization_id, d.property_id, d.lead_id, d.deal_type, d.stage, d.value
 d.expected_close_date, d.assigned_to, d.notes, d.metadata, d.created_by, d.closed_at, d.created_at, d.updated_at,
 d.deleted_at
 
+-- name: deal_cells :fragment
+-- The same for a file, in which what is JSON is text.
+d.id, d.organization_id, d.property_id, d.lead_id, d.deal_type, d.stage, d.value, d.commission_rate, d.probability,
+d.expected_close_date, d.assigned_to, d.notes, d.metadata::text as metadata, d.created_by, d.closed_at, d.created_at,
+d.updated_at, d.deleted_at
+
 -- name: get_deal :one
 -- The single GET.
 select {deal_columns} from deals d where d.id = $1 and d.deleted_at is null

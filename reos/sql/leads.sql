@@ -4,6 +4,12 @@ l.id, l.organization_id, l.first_name, l.last_name, l.email, l.phone, l.company,
 l.timeline, l.notes, l.metadata, l.assigned_to, l.created_by, l.created_at, l.updated_at, l.last_contacted_at,
 l.deleted_at
 
+-- name: lead_cells :fragment
+-- The same for a file, in which what is JSON is text.
+l.id, l.organization_id, l.first_name, l.last_name, l.email, l.phone, l.company, l.source, l.status, l.score, l.budget,
+l.timeline, l.notes, l.metadata::text as metadata, l.assigned_to, l.created_by, l.created_at, l.updated_at,
+l.last_contacted_at, l.deleted_at
+
 -- name: get_lead :one
 -- The single GET.
 select {lead_columns} from leads l where l.id = $1 and l.deleted_at is null

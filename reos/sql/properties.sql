@@ -6,6 +6,13 @@ p.longitude::float8 as longitude, p.property_type, p.status, p.price, p.bedrooms
 p.bathrooms::float8 as bathrooms, p.square_feet, p.lot_size, p.year_built, p.description, p.features, p.metadata,
 p.created_by, p.created_at, p.updated_at, p.deleted_at
 
+-- name: property_cells :fragment
+-- The same for a file, in which what is JSON is text.
+p.id, p.organization_id, p.address, p.city, p.state, p.zip_code, p.country, p.latitude::float8 as latitude,
+p.longitude::float8 as longitude, p.property_type, p.status, p.price, p.bedrooms,
+p.bathrooms::float8 as bathrooms, p.square_feet, p.lot_size, p.year_built, p.description,
+p.features::text as features, p.metadata::text as metadata, p.created_by, p.created_at, p.updated_at, p.deleted_at
+
 -- name: get_property :one
 -- The single GET.
 select {property_columns} from properties p where p.id = $1 and p.deleted_at is null

@@ -2,6 +2,12 @@
 t.id, t.deal_id, t.transaction_type, t.amount, t.description, t.transaction_date, t.metadata, t.created_by,
 t.created_at, t.updated_at
 
+-- name: transaction_cells :fragment
+-- The same for a file, in which what is JSON is text, and which is not about one deal.
+t.id, t.deal_id, (select d.deal_type from deals d where d.organization_id = t.organization_id and d.id = t.deal_id)
+as deal_type, t.transaction_type, t.amount, t.description, t.transaction_date, t.metadata::text as metadata, t.created_by,
+t.created_at, t.updated_at
+
 -- name: lock_transaction :one
 -- Of the deal in the path only.
 select {transaction_columns} from transactions t where t.deal_id = $1 and t.id = $2 for no key update
