@@ -22,5 +22,4 @@ class Context:
     limiter: Any
     storage: Any
     hub: Any
-    webhooks: Any
     replica: Database | None = None  # what reads_replica endpoints read
