@@ -29,37 +29,37 @@ from reos.schemas.common import to_date
 bp = Blueprint("analytics")
 
 
-@get(bp, "/analytics/dashboard", "analytics:read", response=Dashboard)
+@get(bp, "/analytics/dashboard", "analytics:read", response=Dashboard, reads_replica=True)
 async def get_dashboard(call: Call, query: RangeQuery) -> dict[str, Any]:
     """Get everything at a glance."""
     return await queries.get_dashboard(call.conn, await _days(call, query))
 
 
-@get(bp, "/analytics/properties", "analytics:read", response=PropertyAnalytics)
+@get(bp, "/analytics/properties", "analytics:read", response=PropertyAnalytics, reads_replica=True)
 async def get_property_analytics(call: Call, query: RangeQuery) -> dict[str, Any]:
     """Get the properties in numbers, by the days on which they were created."""
     return await queries.get_properties(call.conn, await _days(call, query))
 
 
-@get(bp, "/analytics/leads", "analytics:read", response=LeadAnalytics)
+@get(bp, "/analytics/leads", "analytics:read", response=LeadAnalytics, reads_replica=True)
 async def get_lead_analytics(call: Call, query: RangeQuery) -> dict[str, Any]:
     """Get the leads in numbers, by the days on which they were created."""
     return await queries.get_leads(call.conn, await _days(call, query))
 
 
-@get(bp, "/analytics/deals", "analytics:read", response=DealAnalytics)
+@get(bp, "/analytics/deals", "analytics:read", response=DealAnalytics, reads_replica=True)
 async def get_deal_analytics(call: Call, query: RangeQuery) -> dict[str, Any]:
     """Get the deals in numbers, by the days on which they were created."""
     return await queries.get_deals(call.conn, await _days(call, query))
 
 
-@get(bp, "/analytics/campaigns", "analytics:read", response=CampaignAnalytics)
+@get(bp, "/analytics/campaigns", "analytics:read", response=CampaignAnalytics, reads_replica=True)
 async def get_campaign_analytics(call: Call, query: RangeQuery) -> dict[str, Any]:
     """Get the campaigns in numbers, by the days on which they were created."""
     return await queries.get_campaigns(call.conn, await _days(call, query))
 
 
-@get(bp, "/analytics/revenue", "analytics:read", response=RevenueAnalytics)
+@get(bp, "/analytics/revenue", "analytics:read", response=RevenueAnalytics, reads_replica=True)
 async def get_revenue_analytics(call: Call, query: RangeQuery) -> dict[str, Any]:
     """Get revenue and expenses, by the days of the transactions."""
     return await queries.get_revenue(call.conn, await _days(call, query))

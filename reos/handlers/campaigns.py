@@ -67,7 +67,7 @@ async def list_campaigns(call: Call, query: CampaignQuery) -> dict[str, Any]:
     return envelope(call, queries.LISTING, query, filters, page, rows)
 
 
-@get(bp, "/campaigns/stats", "campaign:read", response=CampaignStats)
+@get(bp, "/campaigns/stats", "campaign:read", response=CampaignStats, reads_replica=True)
 async def get_campaign_stats(call: Call) -> dict[str, Any]:
     """Get all campaigns in numbers."""
     return await queries.get_stats(call.conn)

@@ -62,7 +62,7 @@ async def list_deals(call: Call, query: DealQuery) -> dict[str, Any]:
     return envelope(call, queries.LISTING, query, filters, page, rows)
 
 
-@get(bp, "/deals/stats", "deal:read", response=DealStats)
+@get(bp, "/deals/stats", "deal:read", response=DealStats, reads_replica=True)
 async def get_deal_stats(call: Call) -> dict[str, Any]:
     """Get all deals in numbers."""
     return await queries.get_stats(call.conn)

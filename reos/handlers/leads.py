@@ -69,7 +69,7 @@ async def list_leads(call: Call, query: LeadQuery) -> dict[str, Any]:
     return envelope(call, queries.LISTING, query, filters, page, rows)
 
 
-@get(bp, "/leads/stats", "lead:read", response=LeadStats)
+@get(bp, "/leads/stats", "lead:read", response=LeadStats, reads_replica=True)
 async def get_lead_stats(call: Call) -> dict[str, Any]:
     """Get all leads in numbers."""
     return await queries.get_stats(call.conn)

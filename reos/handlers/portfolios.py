@@ -59,7 +59,7 @@ async def list_portfolios(call: Call, query: PortfolioQuery) -> dict[str, Any]:
     return envelope(call, queries.LISTING, query, filters, page, rows)
 
 
-@get(bp, "/portfolios/stats", "portfolio:read", response=PortfolioStats)
+@get(bp, "/portfolios/stats", "portfolio:read", response=PortfolioStats, reads_replica=True)
 async def get_portfolio_stats(call: Call) -> Record:
     """Get all portfolios in numbers."""
     return await queries.get_stats(call.conn)
