@@ -181,17 +181,42 @@ class ExternalServiceError(ReosError):
 class EmailServiceError(ExternalServiceError):
     """The mail server failed.
 
-    `temporary` says whether trying again may help; `unknown` that the server may have taken the mail all the same.
+    `temporary` says whether trying again may help; `unknown` that the server may have taken the mail all the same;
+    `concerns_recipient` that it is about this mail alone, and others may do better.
     """
 
-    def __init__(self, message: str | None = None, *, temporary: bool = True, unknown: bool = False):
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        temporary: bool = True,
+        unknown: bool = False,
+        concerns_recipient: bool = False,
+    ):
         super().__init__(message)
         self.temporary = temporary
         self.unknown = unknown
+        self.concerns_recipient = concerns_recipient
 
 
 class SMSServiceError(ExternalServiceError):
-    """The SMS provider failed."""
+    """The SMS provider failed.
+
+    `temporary`, `unknown` and `concerns_recipient` as for mails.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        temporary: bool = True,
+        unknown: bool = False,
+        concerns_recipient: bool = False,
+    ):
+        super().__init__(message)
+        self.temporary = temporary
+        self.unknown = unknown
+        self.concerns_recipient = concerns_recipient
 
 
 class StorageServiceError(ReosError):

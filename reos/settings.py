@@ -95,6 +95,10 @@ class Settings(BaseSettings):
     sms_api_url: str = ""
     sms_from_number: str = ""
 
+    # Campaigns
+    campaign_messages_per_second: int = Field(0, ge=0)  # of all campaigns of an organisation; 0 is off
+    bounce_secret: str = ""  # empty: no bounces are taken
+
     # Storage
     storage_provider: Literal["", "local", "s3"] = ""  # empty: s3 when S3_ENDPOINT is set, else local
     s3_endpoint: str = Field("", validation_alias=AliasChoices("s3_endpoint", "minio_endpoint"))

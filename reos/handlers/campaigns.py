@@ -8,7 +8,7 @@ from typing import Any
 from sanic import Blueprint
 
 from reos.db import Record
-from reos.errors import BusinessLogicError, ResourceDeletionError, ResourceNotFoundError
+from reos.errors import BusinessLogicError, MissingRequiredFieldError, ResourceDeletionError, ResourceNotFoundError
 from reos.handlers.changes import differing
 from reos.handlers.paging import check_fields, envelope, page_request
 from reos.integrations.merging import compile_mail, compile_text, render_text
@@ -108,6 +108,8 @@ def _check_change(before: Record, patch: Mapping[str, Any]) -> None:
         raise BusinessLogicError("The status changes by send, pause, resume and cancel only.")
     if "campaign_type" in patch and before["status"] != "draft":
         raise BusinessLogicError("The type of a campaign whose recipients are chosen cannot be changed.")
+    if patch.get("subject", "") is None and before["status"] != "draft" and before["campaign_type"] == "email":
+        raise MissingRequiredFieldError.of("subject", "An email campaign needs a subject to be sent", "missing")
 
 
 @delete(bp, "/campaigns/{campaign_id}", "campaign:delete")
@@ -124,8 +126,10 @@ async def delete_campaign(call: Call, campaign_id: int) -> Answer:
 
 @post(bp, "/campaigns/{campaign_id}/restore", "campaign:update", response=Campaign, status=200, is_tagged=True)
 async def restore_campaign(call: Call, campaign_id: int) -> Record:
-    """Undo the deletion of a campaign."""
+    """Undo the deletion of a campaign. One that was scheduled then is paused: its time may be over."""
     restored = await queries.restore(call.conn, campaign_id)
+    if restored["status"] == "scheduled":
+        restored = await queries.stop(call.conn, campaign_id, "paused")
     call.audit("restore", "campaign", campaign_id)
     return restored
 
@@ -133,7 +137,7 @@ async def restore_campaign(call: Call, campaign_id: int) -> Record:
 @post(
     bp,
     "/campaigns/{campaign_id}/preview",
-    "campaign:read lead:read",
+    "campaign:read",
     response=CampaignPreview,
     status=200,
     takes_body_optionally=True,

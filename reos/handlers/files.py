@@ -11,12 +11,13 @@ from sanic import Blueprint, HTTPResponse, Request
 from reos.context import Context
 from reos.db import Record, tenant_transaction
 from reos.errors import ResourceNotFoundError
+from reos.handlers.campaign_sending import EXPORT_PURPOSE, export_name
 from reos.handlers.documents import DOCUMENT_PURPOSE
 from reos.handlers.images import FILE_PURPOSE
 from reos.integrations.storage import attachment
 from reos.middleware.call import is_known
 from reos.middleware.requests import streaming
-from reos.queries import leads, stored_files
+from reos.queries import campaigns, leads, stored_files
 
 bp = Blueprint("files")
 
@@ -35,11 +36,12 @@ DOCUMENT_HEADERS = {
 
 @bp.route("/files/<token>", methods=["GET", "HEAD"])
 async def get_file(request: Request, token: str) -> HTTPResponse | None:
-    """Stream a picture, or a document to whose holder the API gave the address. A wrong or expired one is 404."""
+    """Stream a picture, or a document or export whose address the API gave out. A wrong or expired one is 404."""
     context: Context = request.app.ctx.context
-    file, headers = await _picture(context, token) or await _document(context, token) or (None, {})
-    if file is None:
+    found = await _picture(context, token) or await _document(context, token) or await _export(context, token)
+    if found is None:
         raise ResourceNotFoundError
+    file, headers = found
     if "ETag" in headers and is_known(request, headers["ETag"]):
         return HTTPResponse(None, 304, headers)
     headers["Content-Length"] = str(file["size_bytes"])
@@ -76,3 +78,13 @@ async def _document(context: Context, token: str) -> Found | None:
     async with tenant_transaction(context.database, organization_id, read_only=True) as conn:
         file = await leads.get_document_file(conn, document_id)
     return file, {**DOCUMENT_HEADERS, "Content-Disposition": attachment(file["file_name"])}
+
+
+async def _export(context: Context, token: str) -> Found | None:
+    numbers = context.signer.open(EXPORT_PURPOSE, token)
+    if numbers is None or len(numbers) != 3 or numbers[2] < time.time():
+        return None
+    organization_id, campaign_id, _ = numbers
+    async with tenant_transaction(context.database, organization_id, read_only=True) as conn:
+        file = await campaigns.get_export_file(conn, campaign_id)
+    return file, {**DOCUMENT_HEADERS, "Content-Disposition": attachment(export_name(campaign_id))}

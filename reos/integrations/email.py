@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.utils import format_datetime, make_msgid
@@ -33,6 +33,7 @@ MAX_IDLE = 4  # connections kept open between mails
 IDLE_SECONDS = 20.0  # servers hang up on idle clients, some after 30 s
 MAX_LISTED = 200  # mails that the outbox page shows
 PERMANENT_CODES = range(500, 600)
+SHUTTING_DOWN = 421  # an answer to any command, and about none
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _SPECIAL = re.compile(r"[\s<>()\[\],;:\"\\]")  # what would need quotes in an address, which no mailbox of today has
@@ -61,6 +62,20 @@ def make_mailer(settings: Settings) -> Mailer:
 # Making messages
 
 
+class _Verbatim(UnstructuredHeader, BaseHeader):
+    """A header that stands in one line as it is. The library would encode a long address, which nobody decodes there
+    (RFC 2369, RFC 8058)."""
+
+    def fold(self, *, policy: policy.Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+_REGISTRY = HeaderRegistry()
+for _name in ("Message-ID", "List-Unsubscribe", "List-Unsubscribe-Post"):
+    _REGISTRY.map_to_type(_name, _Verbatim)
+_POLICY = policy.SMTP.clone(header_factory=_REGISTRY)
+
+
 @cache
 def _templates() -> Environment:
     return Environment(
@@ -86,18 +101,22 @@ def build_message(
     text: str,
     html: str,
     headers: Mapping[str, str] | None = None,
+    from_name: str | None = None,
+    message_id: str | None = None,
 ) -> EmailMessage:
     """A complete message from the service to one address, as text and as HTML.
+
+    `from_name` (SMTP_FROM_NAME unless given) stands beside SMTP_FROM_EMAIL; `message_id` has its angle brackets.
 
     Raises ValueError for an address or a header with control characters in it (they could begin another header)
     and for an address that is none.
     """
-    message = EmailMessage(policy=policy.SMTP)
-    message["From"] = _address(settings.smtp_from_email, settings.smtp_from_name)
+    message = EmailMessage(policy=_POLICY)
+    message["From"] = _address(settings.smtp_from_email, settings.smtp_from_name if from_name is None else from_name)
     message["To"] = _address(to)
     message["Subject"] = _plain(subject)
     message["Date"] = format_datetime(datetime.now(UTC))
-    message["Message-ID"] = make_msgid(domain=settings.smtp_from_email.rpartition("@")[2] or "localhost")
+    message["Message-ID"] = message_id or make_msgid(domain=settings.smtp_from_email.rpartition("@")[2] or "localhost")
     for name, value in (headers or {}).items():
         message[name] = _plain(value)
     # Quoted-printable passes every server, also those without 8BITMIME, and keeps lines short.
@@ -237,7 +256,9 @@ async def _begin(client: aiosmtplib.SMTP, sender: str, recipient: str) -> bool:
     if client.is_ehlo_or_helo_needed:
         await client.ehlo()
     if not client.supports_extension("smtputf8"):
-        raise EmailServiceError("The mail server does not take addresses beyond ASCII.", temporary=False)
+        raise EmailServiceError(
+            "The mail server does not take addresses beyond ASCII.", temporary=False, concerns_recipient=True
+        )
     await client.mail(sender, options=["SMTPUTF8"], encoding="utf-8")
     await client.rcpt(recipient, encoding="utf-8")
     return False
@@ -256,7 +277,11 @@ def _translated(*, unknown: bool = False) -> Iterator[None]:
     except (aiosmtplib.SMTPRecipientRefused, aiosmtplib.SMTPDataError) as error:
         is_temporary = error.code not in PERMANENT_CODES
         word = "put off" if is_temporary else "refused"
-        raise EmailServiceError(f"The mail server {word} the mail ({error.code}).", temporary=is_temporary) from error
+        raise EmailServiceError(
+            f"The mail server {word} the mail ({error.code}).",
+            temporary=is_temporary,
+            concerns_recipient=error.code != SHUTTING_DOWN,
+        ) from error
     except aiosmtplib.SMTPSenderRefused as error:
         raise EmailServiceError(f"The mail server refused SMTP_FROM_EMAIL ({error.code}).") from error
     except aiosmtplib.SMTPAuthenticationError as error:

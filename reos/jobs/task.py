@@ -27,6 +27,8 @@ from reos.auth.signing import Signer
 from reos.db import Database, tenant_transaction
 from reos.errors import ReosError
 from reos.integrations.email import Mailer
+from reos.integrations.sms import Texter
+from reos.integrations.storage import Storage
 from reos.jobs.connector import AsyncpgConnector
 from reos.log import set_context
 from reos.queries import events
@@ -71,6 +73,8 @@ class Parts:
     database: Database
     signer: Signer
     mailer: Mailer
+    texter: Texter
+    storage: Storage
     queue: AsyncpgConnector
 
 

@@ -15,6 +15,8 @@ from procrastinate.worker import Worker
 from reos.auth.signing import Signer
 from reos.db import Database
 from reos.integrations.email import make_mailer
+from reos.integrations.sms import make_texter
+from reos.integrations.storage import make_storage
 from reos.jobs import upkeep
 from reos.jobs.app import make_app
 from reos.jobs.connector import LOST, AsyncpgConnector
@@ -36,16 +38,26 @@ async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> N
     if stop is None:
         with _stop_signals() as stop:
             return await run_worker(settings, stop)
-    mailer = make_mailer(settings)
+    mailer, texter, storage = make_mailer(settings), make_texter(settings), make_storage(settings)
     database = await Database.connect(settings)
     connector = AsyncpgConnector(settings.db_listen_dsn or settings.db_dsn)
     signer = Signer(settings.jwt_secret_key)
-    parts = Parts(settings=settings, database=database, signer=signer, mailer=mailer, queue=connector)
+    parts = Parts(
+        settings=settings,
+        database=database,
+        signer=signer,
+        mailer=mailer,
+        texter=texter,
+        storage=storage,
+        queue=connector,
+    )
     try:
         await connector.open_async()
         await _run_until(make_app(connector), parts, stop)
     finally:
         await mailer.close()
+        await texter.close()
+        await storage.close()
         await connector.close_async()
         await database.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, get_args
 
 from reos.db import Connection, Record, execute, fetch_existing, fetch_one, fetch_value
@@ -90,6 +91,35 @@ async def delete(conn: Connection, campaign_id: int) -> None:
 async def restore(conn: Connection, campaign_id: int) -> Record:
     """The campaign, no longer deleted. Raises ResourceNotFoundError."""
     return await fetch_existing(conn, SQL.restore_campaign, campaign_id)
+
+
+async def start(
+    conn: Connection, campaign_id: int, status: CampaignStatus, scheduled_at: datetime | None
+) -> tuple[dict[str, Any], int]:
+    """The campaign, scheduled or in progress now, and the number that its next job has to have."""
+    row = dict(await fetch_existing(conn, SQL.start_campaign, campaign_id, status, scheduled_at))
+    number = row.pop("job_number")
+    return row, number
+
+
+async def stop(conn: Connection, campaign_id: int, status: CampaignStatus, reason: str | None = None) -> Record:
+    """The campaign, paused or cancelled now. The `reason` is why it has paused itself."""
+    return await fetch_existing(conn, SQL.stop_campaign, campaign_id, status, reason)
+
+
+async def complete(conn: Connection, campaign_id: int, export_file_id: int | None = None) -> Record:
+    """The campaign, completed now."""
+    return await fetch_existing(conn, SQL.complete_campaign, campaign_id, export_file_id)
+
+
+async def get_export(conn: Connection, campaign_id: int) -> Record:
+    """The file of a campaign that the service does not send itself. Raises ResourceNotFoundError until it is there."""
+    return await fetch_existing(conn, SQL.get_campaign_export, campaign_id)
+
+
+async def get_export_file(conn: Connection, campaign_id: int) -> Record:
+    """The same with its size in bytes, for who holds a link to it. Raises ResourceNotFoundError."""
+    return await fetch_existing(conn, SQL.get_export_file, campaign_id)
 
 
 async def get_stats(conn: Connection) -> dict[str, Any]:

@@ -44,6 +44,39 @@ where id = $1 and deleted_at is null
 update campaigns c set deleted_at = null, updated_at = clock_timestamp() where c.id = $1 and c.deleted_at is not null
 returning {campaign_columns}
 
+-- name: start_campaign :one
+-- Sent, resumed or due: what ran before is overtaken, and errors are counted anew.
+update campaigns c set status = $2, scheduled_at = $3, pause_reason = null, job_number = c.job_number + 1,
+    started_at = coalesce(c.started_at, case when $2 = 'in_progress' then clock_timestamp() end),
+    tried_since_start = 0, failed_since_start = 0, updated_at = clock_timestamp()
+where c.id = $1 and c.deleted_at is null
+returning {campaign_columns}, c.job_number
+
+-- name: stop_campaign :one
+-- Paused (with a reason when nobody did it) or cancelled: the job that runs is overtaken.
+update campaigns c set status = $2, pause_reason = $3, job_number = c.job_number + 1, updated_at = clock_timestamp()
+where c.id = $1 and c.deleted_at is null
+returning {campaign_columns}
+
+-- name: complete_campaign :one
+-- Nobody is left to write to; the export is that of a campaign which the service does not send itself.
+update campaigns c set status = 'completed', completed_at = clock_timestamp(), updated_at = clock_timestamp(),
+    export_file_id = $2
+where c.id = $1
+returning {campaign_columns}
+
+-- name: get_campaign_export :one
+-- The file, once it is there.
+select f.id as file_id, f.storage_key, f.content_type
+from campaigns c join stored_files f on f.organization_id = c.organization_id and f.id = c.export_file_id
+where c.id = $1 and c.deleted_at is null and not f.is_pending
+
+-- name: get_export_file :one
+-- What a signed link leads to, as long as the campaign is there.
+select c.id as campaign_id, f.storage_key, f.content_type, f.size_bytes
+from campaigns c join stored_files f on f.organization_id = c.organization_id and f.id = c.export_file_id
+where c.id = $1 and c.deleted_at is null and not f.is_pending
+
 -- name: search_campaign_ids :many
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
 select search_campaign_ids($1, $2) as id

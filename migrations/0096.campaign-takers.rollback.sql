@@ -1,0 +1,1 @@
+alter table campaign_recipients drop taken_by;
