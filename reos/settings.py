@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import sys
+from base64 import b64decode
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -130,6 +131,16 @@ class Settings(BaseSettings):
     def _split_seconds(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("bounce_secret")
+    @classmethod
+    def _check_secret(cls, value: str) -> str:
+        if value.startswith("whsec_"):
+            try:
+                b64decode(value.removeprefix("whsec_"), validate=True)
+            except ValueError:
+                raise ValueError("must go on in base64 after whsec_") from None
         return value
 
     @field_validator("db_dsn", "db_owner_dsn", "db_listen_dsn", "db_replica_dsn")

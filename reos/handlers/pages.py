@@ -46,13 +46,13 @@ async def home(request: Request) -> HTTPResponse:
         present = await demo_queries.list_present(conn, [email for _, email, _ in demo.LOGINS])
     logins = [login for login in demo.LOGINS if login[1] in present]
     settings = context.settings
-    return _page(request, "home.html", base=settings.base_url, has_outbox=_has_outbox(settings), logins=logins)
+    return page(request, "home.html", base=settings.base_url, has_outbox=_has_outbox(settings), logins=logins)
 
 
 @bp.route("/verify-email", methods=["GET", "HEAD"])
 async def verify_email(request: Request) -> HTTPResponse:
     """Where the verification mail leads. A GET never uses the token up: mail programs look at links by themselves."""
-    return _page(
+    return page(
         request,
         "verify_email.html",
         has_token=bool(request.args.get("token")),
@@ -65,7 +65,7 @@ async def verify_email(request: Request) -> HTTPResponse:
 @bp.route("/reset-password", methods=["GET", "HEAD"])
 async def reset_password(request: Request) -> HTTPResponse:
     """Where the mail about a forgotten password leads."""
-    return _page(
+    return page(
         request,
         "reset_password.html",
         has_token=bool(request.args.get("token")),
@@ -80,7 +80,7 @@ async def reset_password(request: Request) -> HTTPResponse:
 async def outbox(request: Request) -> HTTPResponse:
     """The mails that no mail server took, newest first."""
     mails = await asyncio.to_thread(list_outbox, _outbox_of(request))
-    return _page(request, "outbox.html", mails=mails)
+    return page(request, "outbox.html", mails=mails)
 
 
 @bp.route("/dev/outbox/<name>", methods=["GET", "HEAD"])
@@ -91,7 +91,7 @@ async def outbox_mail(request: Request, name: str) -> HTTPResponse:
         raise ResourceNotFoundError
     if request.args.get("part") == "html":
         return _html_part(mail)
-    return _page(request, "mail.html", mail=mail)
+    return page(request, "mail.html", mail=mail)
 
 
 def _has_outbox(settings: Settings) -> bool:
@@ -126,11 +126,14 @@ def _policy(settings: Settings) -> str:
     return f"At least {settings.password_min_length} characters" + (f", with {listed}." if listed else ".")
 
 
-def _page(request: Request, template: str, **values: Any) -> HTTPResponse:
+def page(
+    request: Request, template: str, *, content_policy: str = CONTENT_SECURITY_POLICY, **values: Any
+) -> HTTPResponse:
+    """A page of the service from a template of ours."""
     # Behind a proxy the service may live below a path of PUBLIC_URL.
     root = urlsplit(request.app.ctx.settings.base_url).path
     body = _templates().get_template(template).render(service=SERVICE, root=root, **values)
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    headers = {"Content-Security-Policy": content_policy}
     return HTTPResponse(body, 200, headers, content_type=CONTENT_TYPE)
 
 

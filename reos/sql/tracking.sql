@@ -1,0 +1,67 @@
+-- name: record_open :exec
+-- The first time counts; mail programs ask for the picture whenever they like.
+update campaign_recipients set opened_at = clock_timestamp(), updated_at = clock_timestamp()
+where id = $1 and opened_at is null
+
+-- name: record_click :exec
+-- Who has clicked has opened, also where pictures are not shown.
+update campaign_recipients set clicked_at = clock_timestamp(), opened_at = coalesce(opened_at, clock_timestamp()),
+    updated_at = clock_timestamp()
+where id = $1 and clicked_at is null
+
+-- name: get_unsubscriber :one
+-- Whose page it is. A letter has no address of its own: there it is the lead's.
+select a.address, o.name as organization_name, exists (select from suppressions s where s.address_key
+    = case when a.address like '%@%' then address_key(a.address, null) else address_key(null, a.address) end)
+    as is_suppressed
+from campaign_recipients r
+join leads l on l.organization_id = r.organization_id and l.id = r.lead_id
+join organizations o on o.id = r.organization_id
+cross join lateral (select coalesce(r.address, l.email, l.phone) as address) a
+where r.id = $1
+
+-- name: unsubscribe :one
+-- The address is suppressed from now on; it may be so already, and then only the time is kept.
+with unsubscribed as (
+    update campaign_recipients r set unsubscribed_at = coalesce(r.unsubscribed_at, clock_timestamp()),
+        updated_at = case when r.unsubscribed_at is null then clock_timestamp() else r.updated_at end
+    from leads l
+    where r.id = $1 and l.organization_id = r.organization_id and l.id = r.lead_id
+    returning coalesce(r.address, l.email, l.phone) as address
+), suppressed as (
+    insert into suppressions (organization_id, email, phone, reason)
+    select current_organization_id(), case when u.address like '%@%' then u.address end,
+        case when u.address not like '%@%' then u.address end, 'unsubscribed'
+    from unsubscribed u where u.address like '%@%' or u.address ~ '[0-9]'
+    on conflict do nothing
+    returning id
+)
+select (select id from suppressed) as suppression_id from unsubscribed
+
+-- name: record_bounces :value
+-- What a provider has reported: a bounce is the end of a mail that the server had taken, also of one whose outcome was
+-- not known; a complaint is an unsubscription. Neither address is written to again. How many mails were found.
+with reported as (
+    select b.id, b.kind, b.reason from jsonb_to_recordset($1::jsonb) b (id bigint, kind text, reason text)
+), changed as (
+    update campaign_recipients r set
+        status = case when b.kind = 'bounce' and r.status in ('sending', 'sent', 'unknown') then 'bounced'
+            else r.status end,
+        sent_at = case when b.kind = 'bounce' then coalesce(r.sent_at, r.sending_at) else r.sent_at end,
+        bounced_at = case when b.kind = 'bounce' then coalesce(r.bounced_at, clock_timestamp()) else r.bounced_at end,
+        error_message = case when b.kind = 'bounce' then coalesce(b.reason, 'The mail has bounced.')
+            else r.error_message end,
+        unsubscribed_at = case when b.kind = 'complaint' then coalesce(r.unsubscribed_at, clock_timestamp())
+            else r.unsubscribed_at end,
+        updated_at = clock_timestamp()
+    from reported b
+    where r.id = b.id and r.sending_at is not null
+    returning r.address, b.kind
+), suppressed as (
+    insert into suppressions (organization_id, email, reason)
+    select distinct on (lower(c.address)) current_organization_id(), c.address,
+        case c.kind when 'bounce' then 'bounced' else 'complained' end
+    from changed c where c.address like '%@%'
+    on conflict do nothing
+)
+select count(*) from changed
