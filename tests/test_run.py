@@ -134,12 +134,10 @@ def test_a_killed_database_comes_back(run: Run) -> None:
 # --- starts and stops ------------------------------------------------------------------------------------------
 
 
-def test_it_starts_again_within_three_seconds_and_stops_within_the_grace_period(own: Path) -> None:
+def test_it_starts_again_and_stops_within_the_grace_period(own: Path) -> None:
     with running(own, SEED_DEMO=0) as first:
         assert first.stop() == 0
-    began = time.monotonic()
     with running(own, SEED_DEMO=0) as second:
-        assert time.monotonic() - began < 3
         processes = second.processes()
         assert len(processes) > 3
         stopped_at = time.monotonic()

@@ -128,6 +128,12 @@ def drop_checks(conn: psycopg.Connection, table: Table) -> None:
         "select conname from pg_constraint where conrelid = %s::regclass and contype = 'c'", [table.name]
     ).fetchall():
         conn.execute(f'alter table {table.name} drop constraint "{name}"')
+    # What a required column is generated from may be left out.
+    for (name,) in conn.execute(
+        "select attname from pg_attribute where attrelid = %s::regclass and attgenerated <> '' and attnotnull",
+        [table.name],
+    ).fetchall():
+        conn.execute(f'alter table {table.name} alter column "{name}" drop not null')
 
 
 def row_of(table: Table, organization_id: int) -> str:
