@@ -120,7 +120,7 @@ class TwilioTexter(_HttpProvider):
         status, answer = await self._post(
             f"{base}/2010-04-01/Accounts/{settings.sms_api_key}/Messages.json",
             data={"To": to, "From": settings.sms_from_number, "Body": text},
-            auth=aiohttp.BasicAuth(settings.sms_api_key, settings.sms_api_secret),
+            headers={"Authorization": aiohttp.encode_basic_auth(settings.sms_api_key, settings.sms_api_secret)},
         )
         _check(status, answer.get("code"))
         return _name(answer.get("sid"))
@@ -164,6 +164,12 @@ def _check(status: int, code: Any) -> None:
     if status in (401, 403, 404) or status < 400:
         raise SMSServiceError(f"The SMS provider refused the service ({told}).")
     raise SMSServiceError(f"The SMS provider refused the message ({told}).", temporary=False, concerns_recipient=True)
+
+
+def plain_number(phone: str) -> str:
+    """A phone number as providers want it: its digits, and the plus in front."""
+    digits = re.sub("[^0-9]", "", phone)
+    return f"+{digits}" if phone.lstrip().startswith("+") else digits
 
 
 # Quiet hours

@@ -22,7 +22,7 @@ from reos.db import Connection, Record, tenant_transaction
 from reos.errors import EmailServiceError, OverloadedError, SMSServiceError
 from reos.integrations.email import build_message
 from reos.integrations.merging import compile_mail, compile_text, render_text
-from reos.integrations.sms import quiet_until, zone_of
+from reos.integrations.sms import plain_number, quiet_until, zone_of
 from reos.integrations.tracking import Addresses
 from reos.jobs.campaign_exports import store_export
 from reos.jobs.connector import LOST
@@ -238,7 +238,7 @@ class _Texts:
             "unsubscribe_url": addresses.unsubscribe_url,
         }
         text = render_text(self.template, values)
-        return await self.job.texter.send(recipient["address"], text, addresses.message_id)
+        return await self.job.texter.send(plain_number(recipient["address"]), text, addresses.message_id)
 
 
 # --- the work of a job -------------------------------------------------------------------------------------------
