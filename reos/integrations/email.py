@@ -6,11 +6,13 @@ import asyncio
 import os
 import re
 import ssl
+from binascii import b2a_qp
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
+from email.header import Header
 from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -18,6 +20,7 @@ from email.utils import format_datetime, make_msgid
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from secrets import token_hex
 from typing import Protocol, cast
 from uuid import uuid4
 
@@ -31,6 +34,8 @@ from reos.settings import Settings, SettingsError
 TIMEOUT = 20.0  # seconds for connecting and for each command
 MAX_IDLE = 4  # connections kept open between mails
 IDLE_SECONDS = 20.0  # servers hang up on idle clients, some after 30 s
+BRIEF_SECONDS = 0.5  # that a connection is taken for as good as it was, and not asked
+MAX_SHORT_SUBJECT = 66  # characters that fit into the header's first line
 MAX_LISTED = 200  # mails that the outbox page shows
 PERMANENT_CODES = range(500, 600)
 SHUTTING_DOWN = 421  # an answer to any command, and about none
@@ -40,10 +45,19 @@ _SPECIAL = re.compile(r"[\s<>()\[\],;:\"\\]")  # what would need quotes in an ad
 _OUTBOX_NAME = re.compile(r"\d{8}T\d{12}-[0-9a-f]{12}\.eml")
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenMail:
+    """A mail as it goes over the wire, with its envelope, whose addresses are ASCII."""
+
+    sender: str
+    recipient: str
+    content: bytes
+
+
 class Mailer(Protocol):
     """A way out for mails."""
 
-    async def send(self, message: EmailMessage) -> None:
+    async def send(self, message: EmailMessage | WrittenMail) -> None:
         """Hand a message over. Raises EmailServiceError, whose `temporary` says whether to try again."""
         ...
 
@@ -125,6 +139,64 @@ def build_message(
     return message
 
 
+class MailWriter:
+    """Writes many mails from one sender, ten times as fast as the library puts a message together."""
+
+    def __init__(self, settings: Settings, from_name: str):
+        """Raises ValueError for a name with control characters in it."""
+        self.settings = settings
+        self.from_name = from_name
+        sender = EmailMessage(policy=_POLICY)
+        sender["From"] = _address(settings.smtp_from_email, from_name)
+        self._sender = _envelope_address(sender, "From")
+        self._from = sender["From"].fold(policy=_POLICY).encode("utf-8", "surrogateescape")
+
+    def write(
+        self, *, to: str, subject: str, text: str, html: str, headers: Mapping[str, str], message_id: str
+    ) -> EmailMessage | WrittenMail:
+        """What `build_message` makes, written already where all addresses are ASCII. Raises ValueError as it does.
+
+        `headers` and `message_id` stand in one line each.
+        """
+        recipient = _address(to).addr_spec
+        if not (recipient + self._sender).isascii():
+            return build_message(
+                self.settings,
+                to=to,
+                subject=subject,
+                text=text,
+                html=html,
+                headers=headers,
+                from_name=self.from_name,
+                message_id=message_id,
+            )
+        lines = [f"To: {recipient}", f"Subject: {_encoded(_plain(subject))}"]
+        lines += [f"Date: {format_datetime(datetime.now(UTC))}", f"Message-ID: {_plain(message_id)}"]
+        lines += [f"{name}: {_plain(value)}" for name, value in headers.items()]
+        boundary = f"=_{token_hex(16)}"
+        lines += ["MIME-Version: 1.0", f'Content-Type: multipart/alternative; boundary="{boundary}"', "", ""]
+        parts = [self._from + "\r\n".join(lines).encode("ascii")]
+        for kind, content in (("plain", text), ("html", html)):
+            head = f'--{boundary}\r\nContent-Type: text/{kind}; charset="utf-8"\r\n'
+            parts.append(f"{head}Content-Transfer-Encoding: quoted-printable\r\n\r\n".encode())
+            parts.append(_quoted(content))
+        parts.append(f"--{boundary}--\r\n".encode())
+        return WrittenMail(self._sender, recipient, b"".join(parts))
+
+
+def _encoded(subject: str) -> str:
+    """A subject as a header has it (RFC 2047), folded."""
+    if subject.isascii() and len(subject) <= MAX_SHORT_SUBJECT and "=?" not in subject:
+        return subject
+    return Header(subject, "utf-8", header_name="Subject").encode(linesep="\r\n")
+
+
+def _quoted(text: str) -> bytes:
+    """Quoted-printable lines (RFC 2045, 6.7) that end as SMTP wants it."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    return b2a_qp((lines + "\n").replace("\n", "\r\n").encode("utf-8", "replace"), istext=True)
+
+
 def _plain(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("a mail header must not contain control characters")
@@ -176,24 +248,28 @@ class SmtpMailer:
         self._local_hostname: str | None = None  # found out once; it may take the DNS seconds
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
 
-    async def send(self, message: EmailMessage) -> None:
+    async def send(self, message: EmailMessage | WrittenMail) -> None:
         """Send to the address in To. Raises EmailServiceError.
 
         `unknown` is set when the connection broke after the mail was handed over and before the server's answer.
         """
-        sender, recipient = (_envelope_address(message, name) for name in ("From", "To"))
+        if isinstance(message, WrittenMail):
+            sender, recipient = message.sender, message.recipient
+        else:
+            sender, recipient = (_envelope_address(message, name) for name in ("From", "To"))
         with _translated():
-            client = await self._connect()
+            client, is_ascii = await self._open(sender, recipient)
         try:
-            with _translated():
-                is_ascii = await _begin(client, sender, recipient)
-            content = message.as_bytes(policy=policy.SMTP if is_ascii else policy.SMTPUTF8)
+            if isinstance(message, WrittenMail):
+                content = message.content
+            else:
+                content = message.as_bytes(policy=policy.SMTP if is_ascii else policy.SMTPUTF8)
             with _translated(unknown=True):
                 await client.data(content)
         except EmailServiceError as error:
             # An answer, even a refusal, leaves the connection usable.
             if isinstance(error.__cause__, aiosmtplib.SMTPResponseException):
-                self._keep(client)
+                self._keep(client, is_clean=False)
             else:
                 client.close()
             raise
@@ -210,14 +286,35 @@ class SmtpMailer:
                 await client.quit(timeout=1)
             client.close()
 
-    async def _connect(self) -> aiosmtplib.SMTP:
-        """An idle connection that still answers, or a new one."""
+    async def _open(self, sender: str, recipient: str) -> tuple[aiosmtplib.SMTP, bool]:
+        """A connection that has taken the envelope, and whether that is all ASCII."""
+        while True:
+            client, is_fresh = await self._connect()
+            try:
+                return client, await _begin(client, sender, recipient)
+            except (aiosmtplib.SMTPResponseException, EmailServiceError):
+                self._keep(client, is_clean=False)
+                raise
+            except OSError:
+                client.close()
+                if is_fresh:
+                    raise
+                # The server had hung up meanwhile, which says nothing of the mail.
+            except BaseException:
+                client.close()
+                raise
+
+    async def _connect(self) -> tuple[aiosmtplib.SMTP, bool]:
+        """An idle connection, one that still answers where it has been idle for long, or a new one (True)."""
         while self._idle:
             client, idle_since = self._idle.pop()
-            if asyncio.get_running_loop().time() - idle_since < IDLE_SECONDS:
+            idle = asyncio.get_running_loop().time() - idle_since
+            if idle < BRIEF_SECONDS and client.is_connected:
+                return client, False
+            if idle < IDLE_SECONDS:
                 with suppress(aiosmtplib.SMTPException):
                     await client.rset()
-                    return client
+                    return client, False
             client.close()
         settings = self.settings
         client = aiosmtplib.SMTP(
@@ -233,11 +330,13 @@ class SmtpMailer:
         )
         await client.connect()
         self._local_hostname = client.local_hostname
-        return client
+        return client, True
 
-    def _keep(self, client: aiosmtplib.SMTP) -> None:
+    def _keep(self, client: aiosmtplib.SMTP, *, is_clean: bool = True) -> None:
+        """Hold a connection open. One with a mail that was refused is not clean: it is reset before the next."""
         if len(self._idle) < MAX_IDLE and client.is_connected:
-            self._idle.append((client, asyncio.get_running_loop().time()))
+            now = asyncio.get_running_loop().time()
+            self._idle.append((client, now if is_clean else now - BRIEF_SECONDS))
         else:
             client.close()
 
@@ -326,11 +425,12 @@ class OutboxMailer:
         except OSError as error:
             raise SettingsError(f"DATA_DIR: {directory} cannot be made: {error.strerror}.") from None
 
-    async def send(self, message: EmailMessage) -> None:
+    async def send(self, message: EmailMessage | WrittenMail) -> None:
         """Raises EmailServiceError when the file cannot be written."""
+        content = message.content if isinstance(message, WrittenMail) else message.as_bytes()
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}.eml"
         try:
-            await asyncio.to_thread(_write, self.directory / name, message.as_bytes())
+            await asyncio.to_thread(_write, self.directory / name, content)
         except OSError as error:
             raise EmailServiceError("The outbox could not be written.") from error
 

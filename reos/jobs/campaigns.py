@@ -20,8 +20,8 @@ from loguru import logger
 
 from reos.db import Connection, Record, tenant_transaction
 from reos.errors import EmailServiceError, OverloadedError, SMSServiceError
-from reos.integrations.email import build_message
-from reos.integrations.merging import compile_mail, compile_text, render_text
+from reos.integrations.email import MailWriter
+from reos.integrations.merging import compile_mail, compile_text, one_line, render_text
 from reos.integrations.sms import plain_number, quiet_until, zone_of
 from reos.integrations.tracking import Addresses
 from reos.jobs.campaign_exports import store_export
@@ -38,6 +38,7 @@ JOB_TIMEOUT = 300.0  # seconds; a campaign that is exported is exported by one j
 BATCH = 20  # recipients that are taken at a time
 AT_HAND = 8  # recipients that may wait for a connection while the next batch is taken
 CONNECTIONS = 4  # messages that are handed over at a time
+GATHER_SECONDS = 0.02  # between two transactions that keep what became of recipients
 PROGRESS_SECONDS = 1.0  # between two events of progress
 STOP_SECONDS = 5.0  # that messages on their way have when the worker stops
 LOOK_AGAIN_SECONDS = 5.0  # while another job still has recipients in its hands
@@ -183,6 +184,7 @@ class _Mails:
         self.job = job
         self.organization_name = campaign["organization_name"]
         self.template = compile_mail(campaign["subject"], campaign["content"])
+        self.writer = MailWriter(job.settings, one_line(campaign["organization_name"]))
 
     def _addresses(self, recipient: Record) -> Addresses:
         return Addresses(self.job.settings, self.job.signer, self.job.organization_id, recipient["id"])
@@ -198,13 +200,11 @@ class _Mails:
         unsubscribe_url = addresses.unsubscribe_url
         values = {**recipient, "organization_name": self.organization_name, "unsubscribe_url": unsubscribe_url}
         mail = self.template.render(values, track=addresses.click_url, pixel_url=addresses.pixel_url)
-        message = build_message(
-            self.job.settings,
+        message = self.writer.write(
             to=recipient["address"],
             subject=mail.subject,
             text=mail.text,
             html=mail.html,
-            from_name=self.organization_name,
             message_id=addresses.message_id,
             headers={
                 "List-Unsubscribe": f"<{unsubscribe_url}>",
@@ -448,6 +448,8 @@ class _Sending:
             if self.outcomes:
                 outcomes, self.outcomes = self.outcomes, []
                 await self._record(outcomes)
+                if not self.is_over:
+                    await asyncio.sleep(GATHER_SECONDS)
 
     async def _record(self, outcomes: list[Outcome]) -> None:
         for wait in (*DATABASE_WAITS, None):
