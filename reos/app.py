@@ -12,6 +12,7 @@ from reos.db import Database
 from reos.events import Hub
 from reos.handlers import BLUEPRINTS
 from reos.integrations.storage import make_storage
+from reos.integrations.webhooks import WebhookClient
 from reos.middleware import cors, errors, requests
 from reos.middleware.bodies import MULTIPART_OVERHEAD
 from reos.middleware.endpoint import ENDPOINTS
@@ -75,6 +76,7 @@ async def open_parts(app: Sanic) -> None:
         limiter=limiter,
         storage=make_storage(settings),
         hub=hub,
+        webhooks=WebhookClient(allow_private=settings.webhook_allow_private),
         replica=replica,
     )
 
@@ -88,6 +90,7 @@ async def stop_streams(app: Sanic) -> None:
 async def close_parts(app: Sanic) -> None:
     context: Context = app.ctx.context
     await context.limiter.stop()
+    await context.webhooks.close()
     await context.storage.close()
     await context.database.close()
     if context.replica is not None:

@@ -22,4 +22,5 @@ class Context:
     limiter: Any
     storage: Any
     hub: Any
+    webhooks: Any
     replica: Database | None = None  # what reads_replica endpoints read

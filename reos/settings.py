@@ -112,7 +112,10 @@ class Settings(BaseSettings):
     # Webhooks
     webhook_allow_private: bool = False
     webhook_max_attempts: int = Field(8, ge=1, le=100)
-    webhook_retry_seconds: Annotated[tuple[int, ...], NoDecode] = (5, 30, 300, 1800, 7200, 18000, 36000)
+    # Before the second attempt, the third, …; the last counts for all that follow.
+    webhook_retry_seconds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, Field(min_length=1)] = (
+        5, 30, 300, 1800, 7200, 18000, 36000,
+    )  # fmt: skip
 
     # Retention
     events_retention_days: int = Field(7, ge=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from io import BytesIO
 from typing import Any, get_args
@@ -136,16 +137,17 @@ def _plain(schema: Json) -> Json:
     return {**schema, **_plain(choices[0])} if choices and "type" not in schema else schema
 
 
-# Strings for patterns and formats that a schema names; the first that fits is taken.
+# Strings for patterns and formats that a schema names; the first that fits is taken. The service goes to some of the
+# URLs, so they lead nowhere.
 _TEXTS: tuple[Callable[[], str], ...] = (
     lambda: f"x{uuid4().hex[:8]}",
-    lambda: "https://example.com/picture.jpg",
+    lambda: "https://example.invalid/picture.jpg",
     lambda: "x",
     lambda: "1.00",
     lambda: "USD",
 )
 # By name, where the schema does not say enough. A function of nothing, so that each use may be another value.
-VALUES: dict[str, Callable[[], Any]] = {}
+VALUES: dict[str, Callable[[], Any]] = {"event_types": lambda: ["lead.created"]}
 
 
 def example(leaf: Leaf) -> Any:
@@ -179,7 +181,7 @@ def _text(leaf: Leaf) -> str:
         case "password":
             return PASSWORD
         case "uri":
-            return "https://example.com/picture.jpg"
+            return "https://example.invalid/picture.jpg"
     if {"format": "date"} in schema.get("anyOf", []):
         return "2026-03-04"
     for make in _TEXTS:
@@ -354,6 +356,8 @@ class World:
 
     async def _prepare(self, endpoint: Endpoint, ids: dict[str, int]) -> None:
         """What has to be so for the request: deleted before a restore, linked before the link is removed."""
+        if prepare := PREPARATIONS.get(endpoint.name):
+            await prepare(self, ids)
         if endpoint.path.endswith("/restore"):
             await self.admin.delete(fill(endpoint.path.removesuffix("/restore"), ids).removeprefix(PREFIX))
         linking = find("POST", endpoint.path)
@@ -447,11 +451,65 @@ async def _upload_document(world: World, above: Ids) -> int:
     return number
 
 
+async def _make_failed_delivery(world: World, above: Ids) -> int:
+    """A delivery that could be repeated; events make them."""
+    number: int = await world.api.value(
+        "insert into webhook_logs (organization_id, webhook_endpoint_id, event_type, data, status, next_attempt_at)"
+        " values ($1, $2, 'lead.created', '{}', 'failed', null) returning id",
+        world.admin.organization_id,
+        above["webhook_id"],
+    )
+    return number
+
+
 RECIPES: dict[str, Callable[[World, Ids], Awaitable[int]]] = {
     "session_id": _make_session,
     "permission_id": _find_permission,
     "job_id": _make_failed_job,
     "document_id": _upload_document,
+    "delivery_id": _make_failed_delivery,
 }
 
 __all__ = ["ABSENT", "MALFORMED", "PUBLIC", "World", "label"]
+
+
+# --- what has to be so before a request --------------------------------------------------------------------------
+
+
+async def _be_sendable(world: World, ids: Ids) -> None:
+    """A campaign with all that it needs, and somebody to write to."""
+    await world.admin.patch(f"/campaigns/{ids['campaign_id']}", json={"subject": "Hello"})
+    lead = {"first_name": "A", "last_name": "B", "source": "other", "email": f"{uuid4().hex}@example.com"}
+    await world.admin.post("/leads", json=lead)
+
+
+async def _be_scheduled(world: World, ids: Ids) -> None:
+    await _be_sendable(world, ids)
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    body = {"send_now": False, "send_at": tomorrow}
+    await world.admin.post(f"/campaigns/{ids['campaign_id']}/send", json=body, status=200)
+
+
+async def _be_paused(world: World, ids: Ids) -> None:
+    await _be_scheduled(world, ids)
+    await world.admin.post(f"/campaigns/{ids['campaign_id']}/pause", status=200)
+
+
+async def _be_exported(world: World, ids: Ids) -> None:
+    """What the job leaves of a campaign that the service does not send itself."""
+    await world.api.value(
+        "with file as (insert into stored_files (organization_id, storage_key, content_type, size_bytes, is_public,"
+        "  is_pending) values ($1, 'x', 'text/csv', 1, false, false) returning id)"
+        " update campaigns set export_file_id = file.id from file where organization_id = $1 and campaigns.id = $2",
+        world.admin.organization_id,
+        ids["campaign_id"],
+    )
+
+
+PREPARATIONS: dict[str, Callable[[World, Ids], Awaitable[None]]] = {
+    "send_campaign": _be_sendable,
+    "pause_campaign": _be_scheduled,
+    "resume_campaign": _be_paused,
+    "cancel_campaign": _be_scheduled,
+    "export_campaign": _be_exported,
+}

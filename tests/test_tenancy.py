@@ -33,15 +33,18 @@ ID = 500
 CALLS = {
     "change_login": f"change_login({ID}, 'moved@example.com')",
     "count_jobs": "count_jobs(null, null, null)",
+    "forget_webhook_secrets": f"forget_webhook_secrets({ID})",
     "find_jobs": "find_jobs(null, null, null, null, null, true, 10, 0)",
     "read_password_hash": f"read_password_hash({ID})",
+    "read_webhook_secrets": f"unnest(read_webhook_secrets({ID}))",
     "retry_job": f"retry_job({ID})",
     "set_password_hash": f"set_password_hash({ID}, 'mine now')",
     "show_jobs": f"show_jobs(array[{ID}])",
+    "wake_webhooks": f"wake_webhooks(array[{ID}])",
 }
 SEARCH = "{}(array['%x%'], 10)"
 # These make something new for the tenant that is set, and name nothing of anybody's.
-MAKERS = {"create_login", "defer_job"}
+MAKERS = {"create_login", "defer_job", "queue_deliveries", "set_webhook_secret"}
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def reachable(walled: Walled) -> list[Table]:
     """The tables of which the service reads something. The others are behind functions alone."""
     found = [table for table in walled.tables.values() if walled.may("select", table)]
     hidden = set(walled.tables) - {table.name for table in found}
-    assert hidden == {"login_identities", "user_credentials"}
+    assert hidden == {"login_identities", "user_credentials", "webhook_secrets"}
     return found
 
 
@@ -232,7 +235,13 @@ def test_a_tenant_that_is_no_number_is_an_error(walled: Walled) -> None:
 
 def test_what_is_behind_functions_alone_cannot_be_read_or_written(walled: Walled) -> None:
     with walled.service(OURS) as conn:
-        for name in ("login_identities", "user_credentials", "login_attempts", "procrastinate.procrastinate_jobs"):
+        for name in (
+            "login_identities",
+            "user_credentials",
+            "webhook_secrets",
+            "login_attempts",
+            "procrastinate.procrastinate_jobs",
+        ):
             for statement in (f"select 1 from {name}", f"delete from {name}", f"insert into {name} default values"):
                 assert "permission denied" in str(refusal(conn, statement)), statement
 
@@ -292,11 +301,12 @@ def test_an_upsert_cannot_reach_a_row_of_another(walled: Walled) -> None:
 
 
 def filtering_functions(walled: Walled) -> list[str]:
-    """The definer functions that the service may call and that know of the tenant."""
+    """The definer functions that the service may call and that know of the tenant, those first that only read."""
     rows = walled.superuser.execute(
-        "select distinct p.proname::text from pg_proc p where p.prosecdef and p.prokind = 'f'"
+        "select p.proname::text from pg_proc p where p.prosecdef and p.prokind = 'f'"
         " and p.pronamespace = 'public'::regnamespace and has_function_privilege('reos_app', p.oid, 'execute')"
-        " and pg_get_functiondef(p.oid) ~ 'current_organization_id' order by 1"
+        " and pg_get_functiondef(p.oid) ~ 'current_organization_id'"
+        " group by 1 order by min(p.provolatile::text), 1"
     ).fetchall()
     return [name for (name,) in rows if name not in MAKERS]
 
@@ -341,6 +351,8 @@ def test_functions_that_make_something_make_it_for_the_tenant_that_is_set(walled
     with walled.service(OURS) as conn:
         # The key between tables holds the tenant, so the user of another organisation is none.
         said = refusal(conn, f"select create_login({ID}, 'new@example.com', 'x')")
+        assert "foreign key" in str(said)
+        said = refusal(conn, f"select set_webhook_secret({ID}, 'x', '1 day')")
         assert "foreign key" in str(said)
         (job_id,) = (
             conn.execute("select defer_job('x', 'x', '{\"organization_id\": 7}', null, null, null)").fetchone() or ()

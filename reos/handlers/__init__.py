@@ -31,6 +31,7 @@ from reos.handlers import (
     tracking,
     transactions,
     users,
+    webhooks,
 )
 
 BLUEPRINTS: list[Blueprint] = [
@@ -59,5 +60,6 @@ BLUEPRINTS: list[Blueprint] = [
     teams.bp,
     organizations.bp,
     audit_logs.bp,
+    webhooks.bp,
     analytics.bp,
 ]

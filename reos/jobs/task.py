@@ -29,6 +29,7 @@ from reos.errors import ReosError
 from reos.integrations.email import Mailer
 from reos.integrations.sms import Texter
 from reos.integrations.storage import Storage
+from reos.integrations.webhooks import WebhookClient
 from reos.jobs.connector import AsyncpgConnector
 from reos.log import set_context
 from reos.queries import events
@@ -75,6 +76,7 @@ class Parts:
     mailer: Mailer
     texter: Texter
     storage: Storage
+    webhooks: WebhookClient
     queue: AsyncpgConnector
 
 

@@ -12,7 +12,7 @@ from loguru import logger
 
 from reos.db import plain_transaction, tenant_transaction
 from reos.jobs.task import TASKS, Job, Retry, failure_event, task
-from reos.queries import events, idempotency_keys, jobs, rate_limits
+from reos.queries import events, idempotency_keys, jobs, rate_limits, webhooks
 
 HEARTBEAT_SECONDS = 5.0
 # Silence after which a worker counts as dead. With the rescue's interval, it keeps the promise that a job whose
@@ -22,7 +22,7 @@ RESCUE_PRIORITY = 100  # before everything that waits
 
 KEEP_JOBS_DAYS = 7
 KEEP_FAILED_JOBS_DAYS = 30  # they can be looked at and retried
-PURGE_BATCH = 10_000  # the limit in purge_jobs()
+PURGE_BATCH = 10_000  # the limit in purge_jobs() and purge_webhooks()
 
 UPKEEP_RETRY = Retry(10, 60)
 
@@ -54,10 +54,16 @@ async def cleanup_idempotency_keys(job: Job) -> None:
 
 @task("cleanup_events", retry=UPKEEP_RETRY, timeout=300, cron="17 * * * *")
 async def cleanup_events(job: Job) -> None:
-    """Remove events after EVENTS_RETENTION_DAYS."""
+    """Remove events after EVENTS_RETENTION_DAYS, and their deliveries to webhooks."""
+    days = job.settings.events_retention_days
     async with plain_transaction(job.database) as conn:
-        removed = await events.purge(conn, job.settings.events_retention_days)
-    logger.info("Removed {} events", removed)
+        removed = await events.purge(conn, days)
+    deliveries, batch = 0, PURGE_BATCH
+    while batch == PURGE_BATCH:
+        async with plain_transaction(job.database) as conn:
+            batch = await webhooks.purge(conn, days)
+        deliveries += batch
+    logger.info("Removed {} events and {} deliveries", removed, deliveries)
 
 
 @task("cleanup_sessions", retry=UPKEEP_RETRY, timeout=300, cron="27 * * * *")

@@ -17,6 +17,7 @@ from reos.db import Database
 from reos.integrations.email import make_mailer
 from reos.integrations.sms import make_texter
 from reos.integrations.storage import make_storage
+from reos.integrations.webhooks import WebhookClient
 from reos.jobs import upkeep
 from reos.jobs.app import make_app
 from reos.jobs.connector import LOST, AsyncpgConnector
@@ -40,6 +41,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> N
             return await run_worker(settings, stop)
     mailer, texter, storage = make_mailer(settings), make_texter(settings), make_storage(settings)
     database = await Database.connect(settings)
+    webhooks = WebhookClient(allow_private=settings.webhook_allow_private)
     connector = AsyncpgConnector(settings.db_listen_dsn or settings.db_dsn)
     signer = Signer(settings.jwt_secret_key)
     parts = Parts(
@@ -49,6 +51,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> N
         mailer=mailer,
         texter=texter,
         storage=storage,
+        webhooks=webhooks,
         queue=connector,
     )
     try:
@@ -58,6 +61,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> N
         await mailer.close()
         await texter.close()
         await storage.close()
+        await webhooks.close()
         await connector.close_async()
         await database.close()
 

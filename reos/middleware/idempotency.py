@@ -75,7 +75,7 @@ async def answer_once(claim: Claim, call: Call, work: Callable[[], Awaitable[Ans
         answer = await work()
         body = b"" if answer.content is None else encoding.dumps(answer.content)
         if claim.is_tagged and answer.status < 300:
-            answer.headers["ETag"] = etag_of(body)
+            answer.headers.setdefault("ETag", etag_of(body))
     except ReosError as error:
         if error.status not in KEPT_REFUSALS:
             raise

@@ -1,7 +1,8 @@
 -- name: record_changes :exec
--- The last statement of a writing transaction: its audit rows, then its events under the organisation's
--- counter, then one notification if anybody listens. COMMIT follows directly, so the counter's row is held
--- as short as can be and no lock is taken after it.
+-- The last statement of a writing transaction: its audit rows, the webhook deliveries of its events with the jobs that
+-- send them, then its events under the organisation's counter, then one notification if anybody listens. COMMIT
+-- follows directly, so the counter's row is held as short as can be and no lock is taken after it. The deliveries come
+-- before it, because they lock their endpoints: the counter is taken only when their number is known.
 with audited as (
     insert into audit_logs (organization_id, action, resource_type, resource_id, changes, user_id, ip_address,
         user_agent, request_id)
@@ -9,9 +10,14 @@ with audited as (
         a.user_agent, a.request_id
     from jsonb_to_recordset($1::jsonb) a (action text, resource_type text, resource_id bigint, changes jsonb,
         user_id bigint, ip_address text, user_agent text, request_id text)
+), queued as (
+    select case when exists (select from webhook_endpoints w where w.is_active
+        and w.event_types && array(select e ->> 'type' from jsonb_array_elements($2::jsonb) e))
+        then queue_deliveries($2::jsonb) else 0 end as deliveries
+    where jsonb_array_length($2::jsonb) > 0
 ), counter as (
     update event_counters set last_id = last_id + jsonb_array_length($2::jsonb)
-    where organization_id = current_organization_id() and jsonb_array_length($2::jsonb) > 0
+    where organization_id = current_organization_id() and (select deliveries from queued) is not null
     returning organization_id, last_id, listened_until
 ), published as (
     insert into events (organization_id, id, type, resource_type, resource_id, data, actor_id)

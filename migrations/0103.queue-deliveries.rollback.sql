@@ -1,0 +1,2 @@
+drop function queue_deliveries(jsonb);
+drop function wake_webhooks(bigint[]);

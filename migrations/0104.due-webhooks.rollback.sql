@@ -1,0 +1,1 @@
+drop function list_due_webhooks(bigint);

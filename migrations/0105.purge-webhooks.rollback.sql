@@ -1,0 +1,1 @@
+drop function purge_webhooks(integer);
