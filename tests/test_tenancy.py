@@ -42,6 +42,8 @@ CALLS = {
     "show_jobs": f"show_jobs(array[{ID}])",
     "wake_webhooks": f"wake_webhooks(array[{ID}])",
 }
+# These touch only what is older than any row below; test_retention.py holds them to the tenant.
+OF_OLD_ROWS = {"purge_audit_logs"}
 SEARCH = "{}(array['%x%'], 10)"
 # These make something new for the tenant that is set, and name nothing of anybody's.
 MAKERS = {"create_login", "defer_job", "queue_deliveries", "set_webhook_secret"}
@@ -308,7 +310,7 @@ def filtering_functions(walled: Walled) -> list[str]:
         " and pg_get_functiondef(p.oid) ~ 'current_organization_id'"
         " group by 1 order by min(p.provolatile::text), 1"
     ).fetchall()
-    return [name for (name,) in rows if name not in MAKERS]
+    return [name for (name,) in rows if name not in MAKERS | OF_OLD_ROWS]
 
 
 def call_of(name: str) -> str:
