@@ -52,6 +52,7 @@ DEFINER_FUNCTIONS = {
     "job_health": "three numbers over all organisations",
     "keep_public_answer": "before log-in there is no tenant",
     "list_abandoned_files": "the sweep of all organisations; ids and storage keys only",
+    "list_due_reports": "the schedule of all organisations; ids and days only",
     "list_due_webhooks": "the sweep of all organisations; ids only",
     "list_old_audit_logs": "the clean-up of all organisations; ids only",
     "live_sessions": "the streams of all organisations that a web process serves",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from procrastinate import App
 
-from reos.jobs import campaigns, mails, notification_mails, retention, upkeep, webhooks
+from reos.jobs import campaigns, mails, notification_mails, reports, retention, upkeep, webhooks
 from reos.jobs.connector import AsyncpgConnector
 from reos.jobs.task import TASKS, make_runner
 
 # The modules that declare tasks; a new one is added here.
-MODULES = (campaigns, mails, notification_mails, retention, upkeep, webhooks)
+MODULES = (campaigns, mails, notification_mails, reports, retention, upkeep, webhooks)
 
 
 def make_app(connector: AsyncpgConnector) -> App:

@@ -18,7 +18,7 @@ ARCHIVE_ROWS = 5000  # audit rows in a file
 ARCHIVE_TYPE = "application/gzip"
 
 
-@task("cleanup_soft_deleted_records", retry=RETENTION_RETRY, timeout=600, cron="41 3 * * 0")
+@task("cleanup_soft_deleted_records", retry=RETENTION_RETRY, timeout=300, cron="41 3 * * 0")
 async def cleanup_soft_deleted_records(job: Job) -> None:
     """Remove what was deleted SOFT_DELETE_RETENTION_DAYS ago, batch by batch until a batch is empty."""
     removed, batch = 0, 1
@@ -29,7 +29,7 @@ async def cleanup_soft_deleted_records(job: Job) -> None:
     logger.info("Removed {} deleted records", removed)
 
 
-@task("cleanup_audit_logs", retry=RETENTION_RETRY, timeout=600, cron="11 2 * * *")
+@task("cleanup_audit_logs", retry=RETENTION_RETRY, timeout=300, cron="11 2 * * *")
 async def cleanup_audit_logs(job: Job) -> None:
     """Archive audit rows after AUDIT_RETENTION_DAYS as compressed JSON lines in the storage, then remove them."""
     days = job.settings.audit_retention_days
@@ -67,7 +67,7 @@ def _pack(rows: list[Record]) -> bytes:
     return gzip.compress(b"".join(encoding.dumps(row) + b"\n" for row in rows), mtime=0)
 
 
-@task("cleanup_files", retry=RETENTION_RETRY, timeout=600, cron="47 * * * *")
+@task("cleanup_files", retry=RETENTION_RETRY, timeout=300, cron="47 * * * *")
 async def cleanup_files(job: Job) -> None:
     """Remove files that no row uses: uploads that never became one, and what deleted rows have left behind."""
     async with plain_transaction(job.database) as conn:
