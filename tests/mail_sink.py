@@ -206,14 +206,3 @@ def server_context() -> ssl.SSLContext:
 def client_context() -> ssl.SSLContext:
     """TLS for a client that trusts the server, and nobody else."""
     return ssl.create_default_context(cadata=_certificate()[1].decode())
-
-
-async def _serve_for_ever() -> None:
-    async with MailSink() as sink:
-        print(sink.port, flush=True)
-        await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    # A sink in a process of its own, which takes all mail until it is killed; it prints its port.
-    asyncio.run(_serve_for_ever())

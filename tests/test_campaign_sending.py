@@ -9,18 +9,12 @@ import asyncio
 import csv
 import io
 import json
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-import aiosmtplib
-import mail_sink
 import pytest
 from api import Api, Client, served_api
 from conftest import TestDatabase
@@ -30,7 +24,6 @@ from mail_sink import MailSink
 from test_campaigns import LETTER
 from test_jobs import worker_process
 
-from reos.integrations.email import build_message
 from reos.jobs import campaigns as job_module
 from reos.jobs import worker as worker_module
 from reos.settings import Settings
@@ -485,76 +478,13 @@ async def test_what_the_service_does_not_send_is_exported(crm: Api, sink: MailSi
     await reader.error("GET", f"{path}/export", status=403)
 
 
-# Speed
-
-
-@contextmanager
-def sink_process() -> Iterator[int]:
-    """A sink in a process of its own; its port."""
-    process = subprocess.Popen([sys.executable, mail_sink.__file__], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-async def bare_loop(port: int, messages: list[EmailMessage]) -> float:
-    """Mails a second that aiosmtplib alone sends over as many connections as a campaign has."""
-    loop = asyncio.get_running_loop()
-
-    async def send_some() -> None:
-        async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
-            while messages:
-                await client.send_message(messages.pop())
-
-    number, began = len(messages), loop.time()
-    await asyncio.gather(*(send_some() for _ in range(job_module.CONNECTIONS)))
-    return number / (loop.time() - began)
-
-
-@pytest.mark.slow
-async def test_a_campaign_is_about_as_fast_as_a_bare_loop(
-    fresh_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number = 1500
-    with sink_process() as port:
-        async with served_api(fresh_database, tmp_path, smtp_host="127.0.0.1", smtp_port=port) as api:
-            admin = await api.register()
-            await add_leads(admin, api, number)
-            path = await add_campaign(admin)
-            shown = await admin.post(f"{path}/preview", status=200)
-            messages = [
-                build_message(api.settings, to=f"lead{n}@example.com", subject=shown["subject"], **bodies(shown))
-                for n in range(number)
-            ]
-            hand_over_settings(monkeypatch, api.settings)
-            before = await bare_loop(port, messages.copy())
-            await send(admin, path)
-            with worker_process(api.settings):
-                await until_status(admin, path, "completed", timeout=120)
-            after = await bare_loop(port, messages)
-    campaign = await admin.get(path)
-    sent = [row["sent_at"] for row in await api.fetch("select sent_at from campaign_recipients")]
-    rate = campaign["sent_count"] / (max(sent) - min(sent)).total_seconds()
-    print(f"bare {before:.0f} and {after:.0f}, campaign {rate:.0f} mails a second")
-    assert rate >= 0.8 * (before + after) / 2
-
-
-def bodies(shown: dict[str, Any]) -> dict[str, str]:
-    return {"text": shown["text"], "html": shown["html"]}
+# Death
 
 
 def hand_over_settings(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """To a worker in a process of its own, which reads them from its environment."""
     for name in ("smtp_host", "smtp_port", "jwt_secret_key"):
         monkeypatch.setenv(name.upper(), str(getattr(settings, name)))
-
-
-# Death
 
 
 async def test_a_worker_that_is_stopped_lets_go_of_what_it_has_not_begun(crm: Api, sink: MailSink) -> None:
