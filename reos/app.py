@@ -17,6 +17,7 @@ from reos.middleware import cors, errors, requests
 from reos.middleware.bodies import MULTIPART_OVERHEAD
 from reos.middleware.endpoint import ENDPOINTS
 from reos.middleware.rate_limit import RateLimiter
+from reos.middleware.redis_counter import connect, make_counter
 from reos.settings import Settings
 
 
@@ -60,7 +61,8 @@ async def open_parts(app: Sanic) -> None:
     """Connect to what the service needs. Raises when Postgres cannot be reached."""
     settings: Settings = app.ctx.settings
     database = await Database.connect(settings)
-    limiter = RateLimiter(database, settings)
+    redis = connect(settings)
+    limiter = RateLimiter(database, settings, make_counter(redis, database, settings))
     await limiter.start()
     hub = Hub(settings, database)
     await hub.start()
@@ -78,6 +80,7 @@ async def open_parts(app: Sanic) -> None:
         hub=hub,
         webhooks=WebhookClient(allow_private=settings.webhook_allow_private),
         replica=replica,
+        redis=redis,
     )
 
 
@@ -90,6 +93,8 @@ async def stop_streams(app: Sanic) -> None:
 async def close_parts(app: Sanic) -> None:
     context: Context = app.ctx.context
     await context.limiter.stop()
+    if context.redis is not None:
+        await context.redis.aclose()
     await context.webhooks.close()
     await context.storage.close()
     await context.database.close()

@@ -24,3 +24,4 @@ class Context:
     hub: Any
     webhooks: Any
     replica: Database | None = None  # what reads_replica endpoints read
+    redis: Any = None  # the client of Redis, where one is configured

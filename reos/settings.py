@@ -153,6 +153,13 @@ class Settings(BaseSettings):
             raise ValueError("must be a postgresql:// URL")
         return value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str) -> str:
+        if value and not re.match(r"^(rediss?|unix)://", value):
+            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        return value
+
     @field_validator("public_url", "link_verify_email", "link_reset_password")
     @classmethod
     def _check_url(cls, value: str) -> str:

@@ -560,6 +560,8 @@ async def test_the_worker_outlives_lost_connections_and_no_job_is_lost(
     monkeypatch.setattr(upkeep, "STALLED_SECONDS", 1.0)
     monkeypatch.setattr(upkeep, "HEARTBEAT_SECONDS", 0.2)
     async with running_worker(settings) as task:
+        # Outages are borne by a worker that runs, not by one that is still starting.
+        await queue.until(await queue.defer("test_succeed"), "succeeded")
         job_ids = []
         for _ in range(10):
             async with asyncio.timeout(10):

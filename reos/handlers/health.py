@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sanic import Blueprint, HTTPResponse, Request
@@ -13,6 +14,7 @@ from sanic import Blueprint, HTTPResponse, Request
 import reos
 from reos import encoding
 from reos.context import Context
+from reos.middleware.redis_counter import check_redis
 from reos.queries import health as queries
 
 bp = Blueprint("health")
@@ -56,11 +58,15 @@ async def health(request: Request) -> HTTPResponse:
     """Every part with its state. Details never hold an address or a secret."""
     started = time.perf_counter()
     context: Context = request.app.ctx.context
-    names = ("database", "jobs", "storage")
-    results = await asyncio.gather(
-        _run(lambda: _database(context)), _run(lambda: _jobs(context)), _run(lambda: _storage(context))
-    )
-    checks = dict(zip(names, results, strict=True))
+    parts: dict[str, Callable[[Context], Awaitable[tuple[str, Details]]]] = {
+        "database": _database,
+        "jobs": _jobs,
+        "storage": _storage,
+    }
+    if context.redis is not None:
+        parts["redis"] = _redis
+    results = await asyncio.gather(*(_run(partial(check, context)) for check in parts.values()))
+    checks = dict(zip(parts, results, strict=True))
     if checks["database"]["status"] == "unhealthy":
         status = "unhealthy"
     else:
@@ -101,6 +107,10 @@ async def _jobs(context: Context) -> tuple[str, Details]:
 
 async def _storage(context: Context) -> tuple[str, Details]:
     return "healthy", {**await context.storage.check(), "connection": "ok"}
+
+
+async def _redis(context: Context) -> tuple[str, Details]:
+    return "healthy", await check_redis(context.redis)
 
 
 def _elapsed(started: float) -> float:
