@@ -11,6 +11,7 @@ from reos.context import Context
 from reos.db import Database
 from reos.events import Hub
 from reos.handlers import BLUEPRINTS
+from reos.integrations.email import SmtpMailer
 from reos.integrations.storage import make_storage
 from reos.integrations.webhooks import WebhookClient
 from reos.middleware import cors, errors, requests
@@ -81,6 +82,7 @@ async def open_parts(app: Sanic) -> None:
         webhooks=WebhookClient(allow_private=settings.webhook_allow_private),
         replica=replica,
         redis=redis,
+        mailer=SmtpMailer(settings) if settings.smtp_host else None,
     )
 
 
@@ -95,6 +97,8 @@ async def close_parts(app: Sanic) -> None:
     await context.limiter.stop()
     if context.redis is not None:
         await context.redis.aclose()
+    if context.mailer is not None:
+        await context.mailer.close()
     await context.webhooks.close()
     await context.storage.close()
     await context.database.close()

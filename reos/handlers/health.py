@@ -65,6 +65,8 @@ async def health(request: Request) -> HTTPResponse:
     }
     if context.redis is not None:
         parts["redis"] = _redis
+    if context.mailer is not None:
+        parts["email"] = _email
     results = await asyncio.gather(*(_run(partial(check, context)) for check in parts.values()))
     checks = dict(zip(parts, results, strict=True))
     if checks["database"]["status"] == "unhealthy":
@@ -111,6 +113,11 @@ async def _storage(context: Context) -> tuple[str, Details]:
 
 async def _redis(context: Context) -> tuple[str, Details]:
     return "healthy", await check_redis(context.redis)
+
+
+async def _email(context: Context) -> tuple[str, Details]:
+    await context.mailer.check()
+    return "healthy", {"connection": "ok"}
 
 
 def _elapsed(started: float) -> float:

@@ -286,6 +286,12 @@ class SmtpMailer:
                 await client.quit(timeout=1)
             client.close()
 
+    async def check(self) -> None:
+        """Connect, log in if that is set, and hold the connection for later. Raises EmailServiceError."""
+        with _translated():
+            client, _ = await self._connect()
+        self._keep(client)
+
     async def _open(self, sender: str, recipient: str) -> tuple[aiosmtplib.SMTP, bool]:
         """A connection that has taken the envelope, and whether that is all ASCII."""
         while True:
