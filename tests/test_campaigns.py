@@ -361,6 +361,7 @@ async def test_each_route_needs_its_permission(api: Api) -> None:
     assert (await reader.get(f"/campaigns/{campaign['id']}"))["id"] == campaign["id"]
     assert await reader.get("/campaigns/templates") == []
     assert (await reader.get("/suppressions"))["items"] == []
+    await reader.post(f"/campaigns/{campaign['id']}/preview", json={}, status=200)
     for method, path, body, permission in (
         ("POST", "/campaigns", LETTER, "campaign:create"),
         ("PATCH", f"/campaigns/{campaign['id']}", {}, "campaign:update"),
@@ -368,6 +369,8 @@ async def test_each_route_needs_its_permission(api: Api) -> None:
         ("POST", "/campaigns/templates", TEMPLATE, "campaign:create"),
         ("POST", "/suppressions", {"phone": "1"}, "campaign:create"),
         ("DELETE", "/suppressions/1", None, "campaign:delete"),
+        # It would tell of a lead, whether there is one or not.
+        ("POST", f"/campaigns/{campaign['id']}/preview", {"lead_id": 1}, "lead:read"),
     ):
         error = await reader.error(method, path, status=403, **({} if body is None else {"json": body}))
         assert error["details"]["required_permission"] == permission

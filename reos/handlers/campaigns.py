@@ -15,7 +15,7 @@ from reos.integrations.merging import compile_mail, compile_text, render_text
 from reos.integrations.tracking import preview_unsubscribe_url
 from reos.middleware.call import NO_CONTENT, Answer, Call
 from reos.middleware.endpoint import PREFIX, delete, get, post, put
-from reos.queries import audit
+from reos.queries import audit, permissions
 from reos.queries import campaigns as queries
 from reos.queries.references import check_references
 from reos.schemas.campaigns import (
@@ -143,7 +143,12 @@ async def restore_campaign(call: Call, campaign_id: int) -> Record:
     takes_body_optionally=True,
 )
 async def preview_campaign(call: Call, campaign_id: int, body: CampaignPreviewRequest) -> dict[str, Any]:
-    """Get what a lead would get, or what an example would. Its links count nothing and unsubscribe nobody."""
+    """Get what a lead would get, or what an example would. Its links count nothing and unsubscribe nobody.
+
+    With a `lead_id` it tells of the lead, so that needs `lead:read` as well.
+    """
+    if body.lead_id is not None:
+        await permissions.require(call.conn, "lead:read")
     await check_references(call.conn, body.model_dump())
     campaign = await queries.get(call.conn, campaign_id)
     if body.lead_id is None:

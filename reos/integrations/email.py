@@ -247,6 +247,7 @@ class SmtpMailer:
         self.tls_context = tls_context or ssl.create_default_context()
         self._local_hostname: str | None = None  # found out once; it may take the DNS seconds
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
+        self._checking = asyncio.Lock()
 
     async def send(self, message: EmailMessage | WrittenMail) -> None:
         """Send to the address in To. Raises EmailServiceError.
@@ -287,10 +288,14 @@ class SmtpMailer:
             client.close()
 
     async def check(self) -> None:
-        """Connect, log in if that is set, and hold the connection for later. Raises EmailServiceError."""
-        with _translated():
-            client, _ = await self._connect()
-        self._keep(client)
+        """Connect, log in if that is set, and hold the connection for later. Raises EmailServiceError.
+
+        One at a time, because anybody may ask for the health of the service, as often as they like.
+        """
+        async with self._checking:
+            with _translated():
+                client, _ = await self._connect()
+            self._keep(client)
 
     async def _open(self, sender: str, recipient: str) -> tuple[aiosmtplib.SMTP, bool]:
         """A connection that has taken the envelope, and whether that is all ASCII."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from itertools import groupby
+from operator import itemgetter
 
 from loguru import logger
 
@@ -72,9 +74,12 @@ async def cleanup_files(job: Job) -> None:
     """Remove files that no row uses: uploads that never became one, and what deleted rows have left behind."""
     async with plain_transaction(job.database) as conn:
         abandoned = await stored_files.list_abandoned(conn)
-    for file in abandoned:
-        # The bytes first: a row without bytes is swept again, bytes without a row would stay for ever.
-        await job.storage.delete(file["storage_key"])
-        async with tenant_transaction(job.database, file["organization_id"]) as conn:
-            await stored_files.remove(conn, file["file_id"])
+    for organization_id, files in groupby(abandoned, key=itemgetter("organization_id")):
+        file_ids = []
+        for file in files:
+            # The bytes first: a row without bytes is swept again, bytes without a row would stay for ever.
+            await job.storage.delete(file["storage_key"])
+            file_ids.append(file["file_id"])
+        async with tenant_transaction(job.database, organization_id) as conn:
+            await stored_files.remove(conn, file_ids)
     logger.info("Removed {} files that nothing uses", len(abandoned))

@@ -22,6 +22,12 @@ async def get(conn: Connection, permission_id: int) -> Record:
     return await fetch_existing(conn, SQL.get_permission, permission_id)
 
 
+async def require(conn: Connection, permission: str) -> None:
+    """Raises InsufficientPermissionsError unless the caller has what a part of the request needs."""
+    if not await fetch_value(conn, SQL.has_permission, permission):
+        raise InsufficientPermissionsError(f"This needs the permission {permission}.", required_permission=permission)
+
+
 async def check_ids(conn: Connection, field: str, permission_ids: Sequence[int]) -> None:
     """Raises ValidationError for those that lead nowhere."""
     if permission_ids:

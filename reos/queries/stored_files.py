@@ -34,10 +34,11 @@ async def get_public(conn: Connection, file_id: int) -> Record | None:
     return await fetch_one(conn, SQL.get_public_file, file_id)
 
 
-async def remove(conn: Connection, file_id: int) -> None:
-    await execute(conn, SQL.delete_stored_file, file_id)
+async def remove(conn: Connection, file_ids: list[int]) -> None:
+    """Forget the tenant's files, whose bytes are gone."""
+    await execute(conn, SQL.delete_stored_files, file_ids)
 
 
 async def list_abandoned(conn: Connection) -> list[Record]:
-    """Pending for more than an hour, of all organisations."""
+    """Pending for more than an hour, of all organisations, one organisation after the other."""
     return await fetch_all(conn, SQL.list_abandoned_files)

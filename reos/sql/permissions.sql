@@ -27,3 +27,7 @@ select array(
     where wanted.name <> all (array(select unnest(u.permissions) from users u where u.id = current_user_id()))
     order by wanted.name
 )
+
+-- name: has_permission :value
+-- For what only a part of a request needs; what all of it needs is checked where its transaction begins.
+select $1 = any (u.permissions) from users u where u.id = current_user_id()

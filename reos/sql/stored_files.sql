@@ -22,10 +22,10 @@ where f.id = $1 and f.is_public and not f.is_pending and not exists (
 -- Their row is gone: the sweep removes the bytes, then the row.
 update stored_files set is_pending = true where id = any($1::bigint[])
 
--- name: delete_stored_file :exec
--- After its bytes are gone.
-delete from stored_files where id = $1 and is_pending
+-- name: delete_stored_files :exec
+-- After their bytes are gone.
+delete from stored_files where id = any($1::bigint[]) and is_pending
 
 -- name: list_abandoned_files :many
 -- Of all organisations, a bounded batch.
-select organization_id, file_id, storage_key from list_abandoned_files()
+select organization_id, file_id, storage_key from list_abandoned_files() order by organization_id, file_id
