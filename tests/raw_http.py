@@ -39,6 +39,26 @@ class RawAnswer:
         return self.status, tuple(sorted(entry for entry in self.headers if entry[0] != "date")), self.body
 
 
+async def read_answer(reader: asyncio.StreamReader, *, is_head: bool = False) -> RawAnswer:
+    """Read one answer off a connection; of an event stream only its head. Raises IncompleteReadError where it ends."""
+    status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+    status = int(status_line.split(" ")[1])
+    headers = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
+    known = dict(headers)
+    body = b""
+    if known.get("content-type", "").startswith("text/event-stream"):
+        pass  # It has no end.
+    elif not is_head and status not in (204, 304):
+        if known.get("transfer-encoding") == "chunked":
+            while size := int(await reader.readline(), 16):
+                body += await reader.readexactly(size + 2)
+                body = body[:-2]
+            await reader.readline()
+        else:
+            body = await reader.readexactly(int(known["content-length"]))
+    return RawAnswer(status, headers, body)
+
+
 class Line:
     """One connection, opened again when the server has closed it."""
 
@@ -65,31 +85,13 @@ class Line:
             self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=2**20)
         assert self.reader is not None
         self.writer.write(data)
-        answer = await self._read(self.reader, is_head)
+        answer = await read_answer(self.reader, is_head=is_head)
         if (
             answer.header("connection") == "close"
             or answer.header("content-type") == "text/event-stream; charset=utf-8"
         ):
             await self.close()
         return answer
-
-    async def _read(self, reader: asyncio.StreamReader, is_head: bool) -> RawAnswer:
-        status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
-        status = int(status_line.split(" ")[1])
-        headers = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
-        known = dict(headers)
-        body = b""
-        if known.get("content-type", "").startswith("text/event-stream"):
-            pass  # It has no end.
-        elif not is_head and status not in (204, 304):
-            if known.get("transfer-encoding") == "chunked":
-                while size := int(await reader.readline(), 16):
-                    body += await reader.readexactly(size + 2)
-                    body = body[:-2]
-                await reader.readline()
-            else:
-                body = await reader.readexactly(int(known["content-length"]))
-        return RawAnswer(status, headers, body)
 
     async def close(self) -> None:
         if self.writer is not None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ from conftest import TestDatabase
 from event_streams import as_owner, until
 from job_queue import running_worker
 from test_properties import LISTING
+from webhook_receiver import Receiver, is_signed, receiving
 
 from reos.db import plain_transaction, tenant_transaction
 from reos.integrations import webhooks as integration
@@ -25,48 +23,6 @@ from reos.integrations.webhooks import RefusedUrlError, WebhookClient, is_public
 from reos.queries import events, webhooks
 
 pytestmark = pytest.mark.integration
-
-
-@dataclass
-class Receiver:
-    """An HTTP server that keeps what it is sent and answers what it is told."""
-
-    port: int = 0
-    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    answer: Callable[[int], web.StreamResponse] = lambda _: web.Response(text="thank you")
-    gate: asyncio.Event | None = None  # answers wait for it
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    def ids(self) -> list[str]:
-        return [headers["webhook-id"] for _, headers, _ in self.requests]
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.requests.append((request.path, headers, await request.read()))
-        if self.gate is not None:
-            await self.gate.wait()
-        return self.answer(len(self.requests))
-
-
-@asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", receiver.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    receiver.port = runner.addresses[0][1]
-    try:
-        yield receiver
-    finally:
-        if receiver.gate is not None:
-            receiver.gate.set()
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -113,15 +69,6 @@ async def delivery_of(api: Api, client: Client, webhook: dict[str, Any], status:
 
     await until(stands)
     return found[0]
-
-
-def is_signed(secret: str, headers: dict[str, str], body: bytes, which: int = 0) -> bool:
-    """As the public specification of Standard Webhooks says a receiver checks it."""
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    wanted = base64.b64encode(hmac.new(key, content, "sha256").digest()).decode()
-    version, _, signature = headers["webhook-signature"].split(" ")[which].partition(",")
-    return version == "v1" and hmac.compare_digest(signature, wanted)
 
 
 # --- the resource ----------------------------------------------------------------------------------------------
