@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 SEED = 1
-DAYS = 400  # how far back the data goes
+DAYS = 460  # how far back the data goes
+CLOSED_DAYS = 350  # how far back the deals were won, one after the other
 
 # Key below, name, slug, settings.
 ORGANIZATIONS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -212,7 +213,7 @@ PROPERTY_ACTIVITIES = [
 ]
 
 # How many leads each organisation has; their names come from the tables below.
-LEADS = {"acme": 90, "premium": 30}
+LEADS = {"acme": 130, "premium": 40}
 FIRST_NAMES = [
     "Ada", "Amir", "Bianca", "Carlos", "Chloe", "Daniel", "Elena", "Ethan", "Fatima", "Grace", "Hannah",
     "Hugo", "Isaac", "Jasmin", "Jonas", "Keiko", "Liam", "Lucia", "Malik", "Maya", "Nina", "Noah", "Olga",
@@ -251,6 +252,19 @@ LEAD_NOTES = [
     "Would like to stay in the school district.",
     "Buys for a parent who moves here from another state.",
 ]
+
+# How each lead began, by its source: the note of the day on which it came.
+LEAD_BEGINNINGS = {
+    "website": "Wrote through the form on the website.",
+    "referral": "Sent to us by somebody who bought here last year.",
+    "social_media": "Asked under the pictures of an open house.",
+    "email": "Wrote a mail and asked for the list of houses.",
+    "phone": "Called the office.",
+    "walk_in": "Came in from the street.",
+    "event": "Left a card at our stand.",
+    "advertisement": "Answered the advertisement in the paper.",
+    "other": "Met at a neighbour's house.",
+}
 
 # Type, subject, description, outcome.
 LEAD_ACTIVITIES = [
@@ -302,3 +316,95 @@ PORTFOLIOS = [
         ["4401 Pearl Street", "2232 Mapleton Avenue", "960 Arapahoe Avenue", "4509 Illinois Street"],
     ),
 ]  # fmt: skip
+
+# Organisation, name, description, campaign type, subject, content. What stands in double braces is filled in for each
+# lead; a mail without {{unsubscribe_url}} gets a line with it at its end.
+TEMPLATES: list[tuple[str, str, str, str, str | None, str]] = [
+    (
+        "acme",
+        "New listings",
+        "What came in this month, to everybody who looks for a home.",
+        "email",
+        "{{first_name}}, new homes around Austin",
+        """<p>Hello {{first_name}},</p>
+<p>eleven places have come in this month, from a flat on Rainey Street to a house with a garden in Lakeway. The pictures
+are on <a href="https://www.acme-realestate.com/new">our page of new listings</a>.</p>
+<p>Would you like to see one? Answer this mail, or call me.</p>
+<p>{{agent_name}}<br>{{organization_name}}</p>
+<p style="font-size: small"><a href="{{unsubscribe_url}}">No more of these mails</a></p>
+""",
+    ),
+    (
+        "acme",
+        "Open house",
+        "An invitation for the weekend.",
+        "email",
+        "Open house on Sunday",
+        """Hello {{first_name}},
+
+on Sunday from two to five the doors are open at 4616 Barton Hills Drive and 922 West Mary Street. There is coffee, and
+the plans of both houses to take home: https://www.acme-realestate.com/open-house
+
+See you there,
+{{agent_name}}, {{organization_name}}
+""",
+    ),
+    (
+        "acme",
+        "Viewing tomorrow",
+        "A reminder of the day before.",
+        "sms",
+        None,
+        "Hello {{first_name}}, see you tomorrow at {{property_address}}. {{agent_name}}, {{organization_name}}",
+    ),
+    (
+        "acme",
+        "A year in your home",
+        "A letter to those who bought.",
+        "direct_mail",
+        None,
+        """Dear {{first_name}} {{last_name}},
+
+a year ago you moved into {{property_address}}. We hope that you are well there. If you wonder what it is worth today,
+we say so gladly, and for nothing.
+
+{{agent_name}}, {{organization_name}}
+""",
+    ),
+    (
+        "premium",
+        "Along the foothills",
+        "New listings of Boulder and Golden.",
+        "email",
+        "What is new along the foothills",
+        """Hello {{first_name}},
+
+four places between Boulder and Golden have come in. Tell me which you would like to see.
+
+{{agent_name}}, {{organization_name}}
+""",
+    ),
+]
+
+# Organisation, name, description, the template that subject and content come from, how many days ago it was sent to
+# all leads that there were then (None: it is a draft), and how many days before that it was written.
+CAMPAIGNS: list[tuple[str, str, str, str, int | None, int]] = [
+    ("acme", "New homes, last month", "The monthly mail to all leads.", "New listings", 38, 2),
+    ("acme", "Open house on Sunday", "Goes out when the second house is confirmed.", "Open house", None, 3),
+]
+
+# What became of a campaign's mails, as parts of those that were handed to the mail server. Who clicked or unsubscribed
+# had opened it.
+CAMPAIGN_PARTS = {"failed": 0.015, "bounced": 0.03, "opened": 0.46, "clicked": 0.17, "unsubscribed": 0.02}
+OPENED_HOURS = 9  # after the sending, on average
+MAILS_PER_SECOND = 20
+BOUNCE_REASONS = ["550 5.1.1 There is no such mailbox.", "550 5.2.1 The mailbox is disabled."]
+
+# Organisation, reason, days ago: an Admin has noted that a lead does not want to be written to. Who was noted before a
+# campaign got nothing from it.
+SUPPRESSIONS = [
+    ("acme", "Asked on the phone not to get any mails.", 120),
+    ("acme", "Has moved abroad.", 75),
+    ("acme", "Writes that they have found a place.", 6),
+    ("premium", "Asked not to be written to.", 90),
+]

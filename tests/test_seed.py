@@ -8,14 +8,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
+from zoneinfo import ZoneInfo
 
 import pytest
 from api import Api, Client, served_api
 from conftest import TestDatabase
 
 from reos import demo
+from reos.integrations.tracking import open_message_id
+from reos.schemas.campaign_templates import CampaignTemplateCreate
 from reos.schemas.deals import DealStage
-from reos.seed import market, pipeline, seed
+from reos.seed import campaigns, market, pipeline, seed
 
 pytestmark = pytest.mark.integration
 
@@ -66,13 +69,14 @@ async def test_the_passwords_are_those_of_the_documents(seeded: Api) -> None:
 
 
 async def test_there_is_a_market(seeded: Api) -> None:
-    found = []
+    found, leads = [], []
     for email in ("admin@acme-realestate.com", "admin@premium-properties.com"):
         client = await log_in(seeded, email)
         found += await everything(client, "/properties")
-        for path, least in (("/leads", 30), ("/deals", 10)):
-            assert (await client.get(path))["total"] >= least
+        assert (await client.get("/deals"))["total"] >= 10
+        leads += await everything(client, "/leads")
     assert len(found) >= 60
+    assert len(leads) >= 120
     assert len({(listing["city"], listing["state"]) for listing in found}) >= 15
     assert all(listing["latitude"] and listing["longitude"] for listing in found)
     assert {listing["status"] for listing in found} == {"available", "under_contract", "sold", "rented", "off_market"}
@@ -144,6 +148,123 @@ async def test_leads_were_contacted_and_some_converted(seeded: Api) -> None:
     assert await client.get(f"/leads/{contacted['id']}/activities")
 
 
+async def test_every_lead_has_a_past(seeded: Api) -> None:
+    client = await log_in(seeded, "mike@acme-realestate.com")
+    for lead in await everything(client, "/leads"):
+        first, *later = reversed(await client.get(f"/leads/{lead['id']}/activities"))
+        assert (first["activity_type"], first["created_at"]) == ("note", lead["created_at"])
+        assert (lead["status"] == "new") != bool(later)
+        done = [entry["completed_at"] for entry in later if entry["activity_type"] != "note" and entry["completed_at"]]
+        assert lead["last_contacted_at"] == max(done, default=None)
+
+
+async def test_a_campaign_was_sent_and_its_numbers_are_those_of_its_recipients(seeded: Api) -> None:
+    client = await log_in(seeded, "manager@acme-realestate.com")
+    draft, sent = sorted(await everything(client, "/campaigns"), key=lambda campaign: campaign["total_recipients"])
+    assert (draft["status"], draft["total_recipients"], draft["started_at"]) == ("draft", 0, None)
+    assert sent["status"] == "completed"
+    recipients = await everything(client, f"/campaigns/{sent['id']}/recipients")
+    statuses = Counter(entry["status"] for entry in recipients)
+    assert set(statuses) == {"sent", "failed", "bounced", "suppressed"}
+    assert {name: sent[f"{name}_count"] for name in ("failed", "bounced", "suppressed", "unknown")} == {
+        name: statuses[name] for name in ("failed", "bounced", "suppressed", "unknown")
+    }
+    assert sent["total_recipients"] == len(recipients)
+    assert sent["sent_count"] == statuses["sent"] + statuses["bounced"]
+    assert sent["delivered_count"] == statuses["sent"]
+    for what in ("opened", "clicked", "unsubscribed"):
+        assert sent[f"{what}_count"] == sum(entry[f"{what}_at"] is not None for entry in recipients) > 0
+    for entry in recipients:
+        steps = ("created_at", "sent_at", "bounced_at", "opened_at", "clicked_at")
+        times = [entry[name] for name in steps if entry[name]]
+        assert times == sorted(times), entry
+        last = max(*times, entry["unsubscribed_at"] or "")
+        assert entry["updated_at"] > last if entry["status"] == "failed" else entry["updated_at"] == last
+        assert (entry["sent_at"] is not None) == (entry["status"] in ("sent", "bounced"))
+        assert not entry["sent_at"] or sent["started_at"] < entry["sent_at"] < sent["completed_at"]
+        assert (entry["error_message"] is None) == (entry["status"] == "sent")
+    assert sent["updated_at"] == max(entry["updated_at"] for entry in recipients)
+    leads = [lead["id"] for lead in await everything(client, "/leads") if lead["created_at"] < sent["started_at"]]
+    assert sorted(entry["lead_id"] for entry in recipients) == sorted(leads)
+
+
+async def test_who_bounced_unsubscribed_or_asked_is_not_written_to_again(seeded: Api) -> None:
+    client = await log_in(seeded, "manager@acme-realestate.com")
+    suppressed = {entry["email"]: entry for entry in await everything(client, "/suppressions")}
+    sent = next(item for item in await everything(client, "/campaigns") if item["status"] == "completed")
+    recipients = await everything(client, f"/campaigns/{sent['id']}/recipients")
+    for entry in recipients:
+        known = suppressed.get(entry["address"])
+        if entry["bounced_at"] or entry["unsubscribed_at"]:
+            reason = "bounced" if entry["bounced_at"] else "unsubscribed"
+            at = entry["bounced_at"] or entry["unsubscribed_at"]
+            assert known and (known["reason"], known["created_at"], known["created_by"]) == (reason, at, None)
+        else:
+            before = bool(known and known["created_at"] < sent["started_at"])
+            assert (entry["status"] == "suppressed") == before
+    noted = [entry["reason"] for entry in suppressed.values() if entry["created_by"]]
+    assert sorted(noted) == sorted(row[1] for row in demo.SUPPRESSIONS if row[0] == "acme")
+
+
+async def test_the_draft_is_ready_and_passes_over_who_is_suppressed(seeded: Api) -> None:
+    client = await log_in(seeded, "manager@acme-realestate.com")
+    draft = next(item for item in await everything(client, "/campaigns") if item["status"] == "draft")
+    lead = (await client.get("/leads"))["items"][0]
+    mail = await client.post(f"/campaigns/{draft['id']}/preview", status=200, json={"lead_id": lead["id"]})
+    assert f"Hello {lead['first_name']}," in mail["text"]
+    assert "{{" not in mail["html"]
+    started = await client.post(f"/campaigns/{draft['id']}/send", status=200, json={})
+    suppressions = (await client.get("/suppressions"))["total"]
+    assert started["suppressed_count"] == suppressions > 3
+    await client.post(f"/campaigns/{draft['id']}/cancel", status=200)
+
+
+async def test_mails_of_the_campaign_can_be_traced_to_their_recipients(seeded: Api) -> None:
+    rows = await seeded.fetch("select organization_id, id, message_id, attempts from campaign_recipients")
+    assert {row["attempts"] for row in rows} == {0, 1}
+    for row in rows:
+        assert (row["message_id"] is not None) == bool(row["attempts"])
+        if row["message_id"]:
+            found = open_message_id(seeded.context.signer, row["message_id"])
+            assert found == (row["organization_id"], row["id"])
+
+
+async def test_templates_are_such_as_the_api_takes(seeded: Api) -> None:
+    client = await log_in(seeded, "mike@acme-realestate.com")
+    shown = await client.get("/campaigns/templates")
+    assert {item["name"] for item in shown} == {row[1] for row in demo.TEMPLATES if row[0] == "acme"}
+    assert {item["campaign_type"] for item in shown} >= {"email", "sms"}
+    for item in shown:
+        fields = {name: item[name] for name in CampaignTemplateCreate.model_fields}
+        assert CampaignTemplateCreate.model_validate(fields).model_dump() == fields
+
+
+async def test_what_analytics_show_is_believable(seeded: Api) -> None:
+    client = await log_in(seeded, "manager@acme-realestate.com")
+    board = await client.get("/analytics/dashboard")
+    for name in ("properties", "leads", "deals"):
+        assert board[f"total_{name}"] == (await client.get(f"/{name}"))["total"]
+    assert board["recent_activity_count"] >= 10
+    assert all(board["deals_by_stage"].values())
+    assert all(board["properties_by_status"].values())
+    assert all(board["leads_by_status"].values())
+    leads = await client.get("/leads/stats")
+    assert 10 < leads["conversion_rate"] < 40
+    assert 30 < leads["avg_score"] < 70
+    deals = await client.get("/deals/stats")
+    assert 40 < deals["win_rate"] < 80
+    campaigns = await client.get("/campaigns/stats")
+    assert 95 < campaigns["delivery_rate"] < 99.9
+    assert 30 < campaigns["open_rate"] < 60
+    assert 20 < campaigns["click_rate"] < 60
+    revenue = await client.get("/analytics/revenue")
+    months = {item["month"]: float(item["revenue"]) for item in revenue["revenue_by_month"]}
+    today = datetime.now(ZoneInfo("America/Chicago"))
+    year = [f"{today.year - (n >= today.month):04}-{(today.month - n - 1) % 12 + 1:02}" for n in range(1, 12)]
+    assert sum(months.get(month, 0) > 0 for month in year) >= 10
+    assert float(revenue["net_revenue"]) > 0
+
+
 async def test_portfolios_hold_the_listings_of_the_table(seeded: Api) -> None:
     client = await log_in(seeded, "admin@acme-realestate.com")
     counts = {item["name"]: item["property_count"] for item in await everything(client, "/portfolios")}
@@ -196,7 +317,11 @@ def test_it_is_the_same_at_each_run() -> None:
         deals = pipeline.make_deals("acme", listings, NOW)
         leads = pipeline.make_leads("acme", deals, [1, 2], NOW)
         contacts = pipeline.make_contacts(leads, NOW)
+        noted = campaigns.make_suppressions("acme", leads, 1, NOW)
+        templates = {row[1]: number for number, row in enumerate(demo.TEMPLATES)}
         return (
+            noted,
+            campaigns.make_campaigns("acme", leads, noted, templates, 1, NOW),
             [market.property_row(listing) for listing in listings],
             [pipeline.deal_row(deal, NOW) for deal in deals],
             [pipeline.lead_row(lead) for lead in leads],
@@ -226,6 +351,8 @@ def test_the_tables_fit_together() -> None:
     for owner, name, _, wanted in demo.PORTFOLIOS:
         assert set(wanted) <= {row[0] for row in demo.LISTINGS[owner]}, name
     assert Counter(user[0] for user in demo.USERS) == {"acme": 5, "premium": 1}
-    assert sum(demo.LEADS.values()) == 120
+    assert sum(demo.LEADS.values()) >= 120
+    for row in demo.CAMPAIGNS:
+        assert (row[0], row[3]) in {template[:2] for template in demo.TEMPLATES}
     for organization in demo.LISTINGS:
         assert next(user[1] for user in demo.USERS if user[0] == organization) == "Admin"

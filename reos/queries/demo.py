@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from reos.db import Connection, execute, fetch_all
+from reos.db import Connection, execute, fetch_all, fetch_value
 from reos.sql import load
 
 SQL = load("demo")
@@ -93,3 +93,23 @@ async def create_portfolio(
 ) -> None:
     """A portfolio of the properties at these addresses."""
     await execute(conn, SQL.create_portfolio, name, description, created_by, addresses)
+
+
+async def create_campaign_templates(conn: Connection, rows: Rows) -> dict[str, int]:
+    """Their ids by `name`."""
+    return {row["name"]: row["id"] for row in await fetch_all(conn, SQL.create_campaign_templates, rows)}
+
+
+async def create_campaign(
+    conn: Connection, row: dict[str, Any], recipients: Rows, message_id: Callable[[int], str]
+) -> None:
+    """A campaign with its recipients. `message_id` tells the id of a mail by that of its recipient."""
+    campaign_id = await fetch_value(conn, SQL.create_campaign, row)
+    created = await fetch_all(conn, SQL.create_campaign_recipients, campaign_id, recipients)
+    written = [entry["id"] for entry in created if entry["attempts"]]
+    await execute(conn, SQL.name_messages, written, [message_id(recipient_id) for recipient_id in written])
+    await execute(conn, SQL.date_campaign, campaign_id, row["updated_at"])
+
+
+async def create_suppressions(conn: Connection, rows: Rows) -> None:
+    await execute(conn, SQL.create_suppressions, rows)

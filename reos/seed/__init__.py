@@ -11,14 +11,17 @@ from uuid import uuid4
 
 from reos import demo
 from reos.auth.passwords import hash_password
+from reos.auth.signing import Signer
 from reos.db import Connection, Database, plain_transaction
 from reos.errors import StorageServiceError
 from reos.integrations.storage import Storage, make_storage
+from reos.integrations.tracking import Addresses
 from reos.queries import auth
 from reos.queries import demo as queries
 from reos.queries.users import email_key
-from reos.seed import market, pipeline
+from reos.seed import campaigns, market, pipeline
 from reos.seed.market import Listing, Rows
+from reos.seed.pipeline import Lead
 from reos.settings import Settings
 
 
@@ -41,7 +44,7 @@ async def seed(settings: Settings) -> bool:
         async with plain_transaction(database) as conn:
             if await _is_there(conn):
                 return False
-        return await _load(database, make_storage(settings))
+        return await _load(settings, database, make_storage(settings))
     finally:
         await database.close()
 
@@ -50,7 +53,7 @@ async def _is_there(conn: Connection) -> bool:
     return bool(await queries.list_present(conn, [email_key(user[5]) for user in demo.USERS]))
 
 
-async def _load(database: Database, storage: Storage) -> bool:
+async def _load(settings: Settings, database: Database, storage: Storage) -> bool:
     now = datetime.now(UTC)
     listings = {key: market.make_listings(key, now) for key, *_ in demo.ORGANIZATIONS}
     pictures, hashes = await asyncio.gather(
@@ -69,7 +72,8 @@ async def _load(database: Database, storage: Storage) -> bool:
                 await _create_listings(conn, offered, users, now)
                 rows = await _store(storage, organization_id, offered, pictures, stored)
                 await queries.create_images(conn, rows)
-                await _create_pipeline(conn, organization[0], offered, users, now)
+                leads = await _create_pipeline(conn, organization[0], offered, users, now)
+                await _create_campaigns(conn, settings, organization_id, organization[0], leads, users["Admin"][0], now)
     except BaseException:
         for key in stored:
             with suppress(StorageServiceError):  # What made us stop is the error to tell.
@@ -136,8 +140,8 @@ async def _create_listings(
 
 async def _create_pipeline(
     conn: Connection, organization: str, listings: list[Listing], users: dict[str, list[int]], now: datetime
-) -> None:
-    """Leads, deals and what belongs to them, and the portfolios."""
+) -> list[Lead]:
+    """Leads, deals and what belongs to them, and the portfolios; the leads, with their ids."""
     deals = pipeline.make_deals(organization, listings, now)
     leads = pipeline.make_leads(organization, deals, users.get("Agent", users["Admin"]), now)
     contacts = pipeline.make_contacts(leads, now)
@@ -153,6 +157,32 @@ async def _create_pipeline(
     for owner, name, description, addresses in demo.PORTFOLIOS:
         if owner == organization:
             await queries.create_portfolio(conn, name, description, users["Admin"][0], addresses)
+    return leads
+
+
+async def _create_campaigns(
+    conn: Connection,
+    settings: Settings,
+    organization_id: int,
+    organization: str,
+    leads: list[Lead],
+    admin_id: int,
+    now: datetime,
+) -> None:
+    """Templates, campaigns, and the addresses that are not written to."""
+    templates = await queries.create_campaign_templates(conn, campaigns.template_rows(organization, admin_id, now))
+    noted = campaigns.make_suppressions(organization, leads, admin_id, now)
+    made = campaigns.make_campaigns(organization, leads, noted, templates, admin_id, now)
+    signer = Signer(settings.jwt_secret_key)
+    for campaign in made:
+        await queries.create_campaign(
+            conn,
+            campaign.row,
+            campaign.recipients,
+            lambda recipient_id: Addresses(settings, signer, organization_id, recipient_id).message_id,
+        )
+    rows = noted + campaigns.suppressions_of(made)
+    await queries.create_suppressions(conn, sorted(rows, key=market.time_of))
 
 
 def _draw(listings: list[Listing]) -> dict[str, list[Picture]]:

@@ -27,6 +27,7 @@ class Listing:
     lot_size: int | None
     year_built: int | None
     created_at: datetime
+    closed_at: datetime | None = None  # when it was sold or let
     id: int = 0
     agent_id: int = 0
 
@@ -38,12 +39,20 @@ def random_for(*names: str) -> Random:
 
 def make_listings(organization: str, now: datetime) -> list[Listing]:
     """The listings of the table, with the times at which they were taken on."""
+    rows = demo.LISTINGS[organization]
+    closed = [row[0] for row in rows if row[3] in ("sold", "rented")]
+    random_for("closed", organization).shuffle(closed)
     listings = []
-    for row in demo.LISTINGS[organization]:
+    for row in rows:
         rng = random_for("listing", row[0])
-        # What is sold or let has been there for some time.
-        earliest = {"available": 3, "off_market": 30, "under_contract": 45}.get(row[3], 90)
-        listings.append(Listing(*row, created_at=before(now, rng, earliest, demo.DAYS)))
+        if row[0] in closed:
+            # One after the other, so that no month is without.
+            days = demo.CLOSED_DAYS * (closed.index(row[0]) + rng.uniform(0.05, 0.25)) / len(closed)
+            closed_at = now - timedelta(seconds=round(days * 86400))
+            listings.append(Listing(*row, created_at=before(closed_at, rng, 45, 105), closed_at=closed_at))
+        else:
+            earliest = {"off_market": 30, "under_contract": 45}.get(row[3], 3)
+            listings.append(Listing(*row, created_at=before(now, rng, earliest, demo.DAYS)))
     return listings
 
 
@@ -121,7 +130,7 @@ def _said_of(listing: Listing, rng: Random, now: datetime) -> dict[str, Any]:
     return {
         "property_id": listing.id,
         "created_by": listing.agent_id,
-        "created_at": between(rng, listing.created_at, now),
+        "created_at": between(rng, listing.created_at, listing.closed_at or now),
     }
 
 

@@ -29,6 +29,7 @@ class Lead:
     first_name: str
     last_name: str
     email: str
+    source: str
     status: str
     agent_id: int
     created_at: datetime
@@ -112,7 +113,9 @@ def _deal(listing: Listing, path: tuple[str, ...], rng: Random, now: datetime) -
         value, commission_rate = round(listing.price * rng.uniform(0.95, 1.01), -2), rng.choice((2.5, 3.0, 5.0, 6.0))
     since = now - listing.created_at
     began = listing.created_at + min(timedelta(days=rng.uniform(3, 30)), since * 0.3)
-    if path[-1].startswith("closed"):
+    if listing.closed_at is not None:
+        ended = listing.closed_at
+    elif path[-1].startswith("closed"):
         ended = min(began + timedelta(days=rng.uniform(20, 80)), now - since * 0.05)
     else:
         ended = now - (now - began) * rng.uniform(0.02, 0.2)  # It came to its stage a short time ago.
@@ -218,7 +221,9 @@ def make_leads(organization: str, deals: list[Deal], agents: list[int], now: dat
             status, agent = "converted", deal.listing.agent_id
             created = deal.created_at - timedelta(days=rng.uniform(2, 30))
         email = f"{first}.{last}@example.com".lower().replace("'", "")
-        lead = Lead(first, last, email, status, agent, created, random_for("lead", organization, email))
+        lead_rng = random_for("lead", organization, email)
+        source = lead_rng.choices(list(demo.LEAD_SOURCES), list(demo.LEAD_SOURCES.values()))[0]
+        lead = Lead(first, last, email, source, status, agent, created, lead_rng)
         leads.append(lead)
         if deal is not None:
             deal.lead = lead
@@ -228,7 +233,6 @@ def make_leads(organization: str, deals: list[Deal], agents: list[int], now: dat
 def lead_row(lead: Lead) -> dict[str, Any]:
     """The lead as a row of `leads`."""
     rng = lead.rng
-    sources, weights = list(demo.LEAD_SOURCES), list(demo.LEAD_SOURCES.values())
     _, lowest, highest = demo.LEAD_STATUSES.get(lead.status, (0, 70, 100))
     return {
         "first_name": lead.first_name,
@@ -236,7 +240,7 @@ def lead_row(lead: Lead) -> dict[str, Any]:
         "email": lead.email,
         "phone": f"+1 512 555 01{rng.randrange(100):02}" if rng.random() < 0.8 else None,
         "company": rng.choice(demo.COMPANIES) if rng.random() < 0.15 else None,
-        "source": rng.choices(sources, weights)[0],
+        "source": lead.source,
         "status": lead.status,
         "score": rng.randint(lowest, highest),
         "budget": rng.randrange(180, 1600, 10) * 1000 if rng.random() < 0.85 else None,
@@ -252,12 +256,14 @@ def lead_row(lead: Lead) -> dict[str, Any]:
 
 
 def make_contacts(leads: list[Lead], now: datetime) -> list[Contact]:
-    """One to four activities of each lead that is not new, and a meeting to come with some.
+    """How each lead began, one to four activities of those that are not new, and a meeting to come with some.
 
     Tells each lead when it was last contacted.
     """
     contacts: list[Contact] = []
     for lead in leads:
+        came = {"activity_type": "note", "description": demo.LEAD_BEGINNINGS[lead.source]}
+        contacts.append((lead, came | {"created_at": lead.created_at}))
         if lead.status == "new":
             continue
         rng = lead.rng

@@ -136,3 +136,49 @@ with made as (
 )
 insert into portfolio_properties (organization_id, portfolio_id, property_id)
 select m.organization_id, m.id, p.id from made m join properties p using (organization_id) where p.address = any ($4)
+
+-- name: create_campaign_templates :many
+-- The ids come back with the names to be told apart.
+insert into campaign_templates (organization_id, name, description, campaign_type, subject, content, created_by,
+    created_at, updated_at)
+select current_organization_id(), r.name, r.description, r.campaign_type, r.subject, r.content, r.created_by,
+    r.created_at, r.updated_at
+from jsonb_populate_recordset(null::campaign_templates, $1) r
+returning id, name
+
+-- name: create_campaign :value
+-- Without recipients, whose insertion counts them.
+insert into campaigns (organization_id, name, description, campaign_type, status, subject, content, template_id,
+    started_at, completed_at, job_number, tried_since_start, failed_since_start, created_by, created_at)
+select current_organization_id(), r.name, r.description, r.campaign_type, r.status, r.subject, r.content,
+    r.template_id, r.started_at, r.completed_at, r.job_number, r.tried_since_start, r.failed_since_start, r.created_by,
+    r.created_at
+from jsonb_populate_record(null::campaigns, $1) r
+returning id
+
+-- name: create_campaign_recipients :many
+-- The trigger counts them for the campaign.
+insert into campaign_recipients (organization_id, campaign_id, lead_id, address, address_key, status, error_message,
+    attempts, taken_by, sending_at, sent_at, bounced_at, opened_at, clicked_at, unsubscribed_at, created_at, updated_at)
+select current_organization_id(), $1, r.lead_id, r.address, address_key(r.address, null), r.status, r.error_message,
+    r.attempts, r.taken_by, r.sending_at, r.sent_at, r.bounced_at, r.opened_at, r.clicked_at, r.unsubscribed_at,
+    r.created_at, r.updated_at
+from jsonb_populate_recordset(null::campaign_recipients, $2) r
+returning id, attempts
+
+-- name: name_messages :exec
+-- The ids of the mails, which are made of those of their recipients.
+update campaign_recipients r set message_id = m.message_id
+from unnest($1::bigint[], $2::text[]) m (id, message_id)
+where r.id = m.id
+
+-- name: date_campaign :exec
+-- Its counting has left the present time.
+update campaigns set updated_at = $2 where id = $1
+
+-- name: create_suppressions :exec
+-- As create_valuations.
+insert into suppressions (organization_id, email, reason, created_by, created_at)
+select current_organization_id(), r.email, r.reason, r.created_by, r.created_at
+from jsonb_populate_recordset(null::suppressions, $1) r
+on conflict do nothing
