@@ -5,10 +5,12 @@ What the registry does not hold (probes, public files) stands at the end. Nothin
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
@@ -17,6 +19,8 @@ from reos.errors import ReosError
 from reos.middleware.endpoint import CSV, JSON, PREFIX, PUBLIC, Endpoint
 from reos.middleware.idempotency import MAX_KEY_LENGTH
 from reos.schemas.common import ErrorEnvelope, Page
+from reos.schemas.examples import EXAMPLES
+from reos.schemas.health import ServiceHealth, ServiceStatus
 
 OPENAPI_VERSION = "3.1.0"
 TITLE = "Real Estate OS API"
@@ -25,6 +29,29 @@ DESCRIPTION = (
     "HEAD works wherever GET does. Strings are trimmed, unknown fields refused, and nothing is rounded silently."
 )
 MAX_ID = 2**63 - 1
+
+# What each group of operations is about: the first part of their paths, or what those outside the API are.
+TAGS = {
+    "analytics": "What the organisation's records come to, in numbers, and its revenue as CSV.",
+    "audit-logs": "Who did what, and when.",
+    "auth": "Registration, log-in, tokens, passwords, and the user's own account and sessions.",
+    "campaigns": "Mails, text messages and letters to many leads; their templates and recipients.",
+    "deals": "Deals on their way through the stages, with their history and transactions.",
+    "files": "Pictures, documents and exports, under addresses that nobody can guess.",
+    "jobs": "The background jobs of the organisation.",
+    "leads": "Leads with their activities, notes and documents, and what makes a deal of them.",
+    "operations": "Whether the service is alive, ready, healthy.",
+    "organization": "The organisation itself, with its time zone and currency.",
+    "permissions": "All the rights that a role can give.",
+    "portfolios": "Groups of properties.",
+    "properties": "Listings with their pictures, valuations, notes and activities.",
+    "roles": "Named sets of permissions.",
+    "sse": "Live events: the stream, its tickets and its state.",
+    "suppressions": "Addresses that campaigns never write to.",
+    "teams": "Groups of users.",
+    "users": "The people of the organisation.",
+    "webhooks": "Where events are sent to, and what became of each delivery.",
+}
 
 Json = dict[str, Any]
 
@@ -43,22 +70,35 @@ def build_document(endpoints: Sequence[Endpoint], version: str) -> Json:
     for endpoint in endpoints:
         operation = _operation(endpoint, refs, schemas)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    for path, operation in _plain_operations():
+    for path, operation in _plain_operations(refs):
         paths.setdefault(path, {})["get"] = operation
     document = {
         "openapi": OPENAPI_VERSION,
-        "info": {"title": TITLE, "version": version, "description": DESCRIPTION},
+        "info": {
+            "title": TITLE,
+            "version": version,
+            "description": DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "The service that this document comes from."}],
         "paths": paths,
-        "tags": [{"name": name} for name in _tags_of(paths)],
+        "tags": [{"name": name, "description": TAGS.get(name, name)} for name in _tags_of(paths)],
         "components": {
             "schemas": _used(schemas, paths),
-            "responses": {f"Error{status}": _error_response(status) for status in _error_types()},
+            "responses": _error_responses(paths),
             "headers": _HEADERS,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "The access token of log-in or registration.",
+                }
+            },
         },
     }
     flattened: Json = _flattened(document)
-    return flattened
+    return _with_names(flattened)
 
 
 def operation_id(endpoint: Endpoint) -> str:
@@ -75,7 +115,7 @@ Refs = dict[type[BaseModel], Json]
 
 def _components(endpoints: Iterable[Endpoint]) -> tuple[Refs, Json]:
     """A reference for each model, and the schemas that those point to."""
-    models: dict[type[BaseModel], Any] = {ErrorEnvelope: "serialization"}
+    models: dict[type[BaseModel], Any] = dict.fromkeys((ErrorEnvelope, *_PROBE_MODELS), "serialization")
     for endpoint in endpoints:
         models |= dict.fromkeys(_models_in(endpoint.body), "validation")
         models |= dict.fromkeys(_models_in(endpoint.form), "validation")
@@ -159,6 +199,52 @@ def _flattened(value: Any) -> Any:
             if is_choice and "description" in choice:
                 flat.setdefault("description", choice["description"])
     return flat
+
+
+def _with_names(document: Json) -> Json:
+    """The same with a component for each choice that the schemas' modules name, and for free objects.
+
+    Generated clients have one type for each of them then, and not one for each place where it stands.
+    """
+    named = _named_schemas()
+    components = document["components"]["schemas"]
+    found: dict[str, Json] = {}
+    replaced: Json = _replaced(document, named, found)
+    assert not found.keys() & components.keys()
+    replaced["components"]["schemas"] = dict(sorted({**replaced["components"]["schemas"], **found}.items()))
+    return replaced
+
+
+FREE_OBJECT: Json = {"type": "object", "additionalProperties": True}
+
+
+def _named_schemas() -> dict[str, tuple[str, Json]]:
+    """Name and component by the schema's JSON: every module-level `Literal` of the schemas, and the free object."""
+    free = {"title": "FreeObject", "description": "An object with whatever keys and values a client likes."}
+    named = {json.dumps(FREE_OBJECT): ("FreeObject", {**FREE_OBJECT, **free})}
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("reos.schemas.")]
+    for name, value in ((name, value) for module in modules for name, value in sorted(vars(module).items())):
+        choice = get_args(value)[0] if get_origin(value) is Annotated else value
+        if get_origin(choice) is Literal:
+            schema = {"type": "string", "enum": list(get_args(choice))}
+            named.setdefault(json.dumps(schema), (name, {**schema, "title": name}))
+    return named
+
+
+def _replaced(value: Any, named: dict[str, tuple[str, Json]], found: dict[str, Json]) -> Any:
+    """The same with a reference for each schema that has a name; those that stand somewhere are put into `found`."""
+    if isinstance(value, list):
+        return [_replaced(item, named, found) for item in value]
+    if not isinstance(value, dict):
+        return value
+    core = {key: value[key] for key in ("type", "enum", "additionalProperties") if key in value}
+    others = {key: item for key, item in value.items() if key not in core}
+    # The names of an object's keys are strings without saying so.
+    name, component = named.get(json.dumps({"type": "string", **core}), ("", {}))
+    if not name or others.keys() - {"description", "default"}:
+        return {key: _replaced(item, named, found) for key, item in value.items()}
+    found[name] = component
+    return {"$ref": f"#/components/schemas/{name}", **others}
 
 
 def _not_null(schema: Json) -> Json:
@@ -245,6 +331,8 @@ def _body_content(endpoint: Endpoint, refs: Refs) -> Json:
     if models:
         choices = [refs[model] for model in models]
         content[JSON] = {"schema": choices[0] if len(choices) == 1 else {"anyOf": choices}}
+        if models[0] in EXAMPLES:
+            content[JSON]["example"] = EXAMPLES[models[0]]
     if endpoint.form is not None:
         content["multipart/form-data"] = {"schema": refs[endpoint.form]}
     return content
@@ -257,7 +345,7 @@ _HEADERS: Json = {
     for name, kind, description in (
         ("ETag", "string", "A digest of what GET gives, for If-Match and If-None-Match."),
         ("Location", "string", "Where the new resource is."),
-        ("Content-Disposition", "string", "`attachment` with a name for the file."),
+        ("Content-Disposition", "string", "`attachment` with a name for the file, or `inline` for a picture."),
         ("X-Total-Count", "integer", "How many items there are on all pages."),
         ("Idempotency-Replayed", "string", "`true` when this is an earlier answer again."),
         ("Retry-After", "integer", "Seconds until it is worth trying again."),
@@ -266,9 +354,17 @@ _HEADERS: Json = {
         ("X-RateLimit-Limit", "integer", "Requests that the tightest window allows."),
         ("X-RateLimit-Remaining", "integer", "Requests that are left in it."),
         ("X-RateLimit-Reset", "integer", "When it is full again, in seconds since 1970."),
+        ("RateLimit", "string", "The same as draft-ietf-httpapi-ratelimit-headers has it."),
+        ("RateLimit-Policy", "string", "All windows, each with its limit."),
     )
 }
-_RATE_LIMIT_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+_RATE_LIMIT_HEADERS = (
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "RateLimit",
+    "RateLimit-Policy",
+)
 
 
 def _headers(*names: str) -> Json:
@@ -346,6 +442,18 @@ def _error_types() -> dict[int, list[str]]:
     return {status: sorted(names) for status, names in sorted(types.items())}
 
 
+def _error_responses(paths: Json) -> Json:
+    """The responses that operations refer to, by name."""
+    statuses = {
+        int(status)
+        for operations in paths.values()
+        for operation in operations.values()
+        for status, response in operation["responses"].items()
+        if "$ref" in response
+    }
+    return {f"Error{status}": _error_response(status) for status in sorted(statuses)}
+
+
 def _error_response(status: int) -> Json:
     names = {401: ["WWW-Authenticate"], 403: ["Retry-After"], 409: ["Retry-After"], 429: ["Retry-After"]}
     names[503] = ["Retry-After"]
@@ -365,35 +473,30 @@ def _tags_of(paths: Json) -> list[str]:
 # --- what is not in the registry -------------------------------------------------------------------------------
 
 
-def _plain_operations() -> list[tuple[str, Json]]:
+_PROBE_MODELS = (ServiceStatus, ServiceHealth)
+
+
+def _plain_operations(refs: Refs) -> list[tuple[str, Json]]:
     """The public GETs outside the API: probes and files. They are outside the rate limit too."""
-    status = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
-    health = {
-        "type": "object",
-        "required": ["status", "timestamp", "service", "version", "checks", "response_time_ms"],
-        "properties": {
-            "status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
-            "timestamp": {"type": "string", "format": "date-time"},
-            "service": {"type": "string"},
-            "version": {"type": "string"},
-            "checks": {"type": "object", "additionalProperties": {"type": "object"}},
-            "response_time_ms": {"type": "number"},
-        },
-    }
+    status, health = (refs[model] for model in _PROBE_MODELS)
+    alive = "Looks at nothing else, so that a database that is away restarts no process."
+    ready = "503 while the service starts, drains before its end, or has no database."
+    parts = "A part that is away makes it degraded, the database unhealthy, which is 503."
     return [
-        ("/healthz", _probe("healthz", "Whether the process answers", status, {200})),
-        ("/live", _probe("live", "Whether the process answers", status, {200})),
-        ("/ready", _probe("ready", "Whether traffic may come", status, {200, 503})),
-        ("/health", _probe("health", "Every part with its state", health, {200, 503})),
+        ("/healthz", _probe("healthz", "Whether the process answers", alive, status, {200})),
+        ("/live", _probe("live", "Whether the process answers, under another name", alive, status, {200})),
+        ("/ready", _probe("ready", "Whether traffic may come", ready, status, {200, 503})),
+        ("/health", _probe("health", "Every part with its state", parts, health, {200, 503})),
         ("/files/{token}", _file_operation()),
     ]
 
 
-def _probe(name: str, summary: str, schema: Json, statuses: set[int]) -> Json:
+def _probe(name: str, summary: str, description: str, schema: Json, statuses: set[int]) -> Json:
     answer = {"description": "The state.", "content": {JSON: {"schema": schema}}}
     return {
         "operationId": name,
         "summary": summary,
+        "description": f"{description} Needs no log-in.",
         "tags": ["operations"],
         "security": [],
         "responses": {str(status): answer for status in sorted(statuses)},
@@ -402,9 +505,15 @@ def _probe(name: str, summary: str, schema: Json, statuses: set[int]) -> Json:
 
 def _file_operation() -> Json:
     errors = {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in (404, 500, 503)}
+    # The type is the file's own. Clients that are generated know what to do with the first, which stands for all.
+    binary = {"schema": {"type": "string", "format": "binary"}}
     return {
         "operationId": "get_file",
-        "summary": "A picture under its unguessable address",
+        "summary": "A file under its unguessable address",
+        "description": (
+            "A picture for good; a document or an export until its link expires. The API gives out the whole"
+            " address, which may also be one of the file storage itself. Needs no log-in."
+        ),
         "tags": ["files"],
         "security": [],
         "parameters": [
@@ -412,7 +521,11 @@ def _file_operation() -> Json:
             _header("If-None-Match", "Answer 304 if the file has this tag."),
         ],
         "responses": {
-            "200": {"description": "The picture.", "content": {"image/*": {"schema": {}}}},
+            "200": {
+                "description": "The file.",
+                "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("ETag", "Content-Disposition")},
+                "content": {"application/octet-stream": binary, "*/*": binary},
+            },
             "304": {"description": "It still has the tag that If-None-Match names."},
             **errors,
         },

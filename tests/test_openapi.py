@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from api import Api
+from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import validate
 
 from reos.middleware.endpoint import ENDPOINTS, PREFIX
+from reos.openapi import TAGS
+from reos.schemas.common import parse_json
+from reos.schemas.common import validate as validate_model
+from reos.schemas.examples import EXAMPLES
+from reos.schemas.health import ServiceHealth, ServiceStatus
 
 pytestmark = pytest.mark.integration
 
@@ -66,3 +74,54 @@ async def test_what_only_some_operations_take_is_told(api: Api) -> None:
     assert "Idempotency-Key" not in headers_of(log_in)
     assert log_in["security"] == []
     assert create["security"] == [{"bearer": []}]
+
+
+async def test_groups_are_described(api: Api) -> None:
+    tags = {tag["name"]: tag["description"] for tag in (await document_of(api))["tags"]}
+    assert tags == {name: TAGS[name] for name in tags}
+    assert set(tags) == set(TAGS)
+
+
+def schemas_in(value: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of the document with the way to it."""
+    if isinstance(value, dict):
+        yield where, value
+        for key, item in value.items():
+            yield from schemas_in(item, f"{where}/{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from schemas_in(item, f"{where}/{index}")
+
+
+async def test_choices_and_objects_have_names(api: Api) -> None:
+    """A generator makes one type of each, under the same name in every client and version."""
+    document = await document_of(api)
+    for where, schema in schemas_in(document):
+        is_component = re.fullmatch(r"/components/schemas/\w+", where) is not None
+        assert "enum" not in schema or is_component, where
+        # The settings of the organisation say what two of their keys are; nothing else is like them.
+        is_object = "properties" in schema and schema.get("type") == "object"
+        assert not is_object or is_component or where.endswith("OrganizationUpdate/properties/settings"), where
+
+
+async def test_every_body_has_an_example_that_is_taken(api: Api) -> None:
+    document = await document_of(api)
+    models = {endpoint.json_model for endpoint in ENDPOINTS if endpoint.json_model is not None}
+    assert set(EXAMPLES) == models
+    for model, example in EXAMPLES.items():
+        validate_model(model, parse_json(json.dumps(example).encode()))
+        schema = {"$ref": f"#/components/schemas/{model.__name__}", "components": document["components"]}
+        Draft202012Validator(schema, format_checker=FormatChecker()).validate(example)
+    shown = [
+        content["application/json"]["example"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        if (content := operation.get("requestBody", {}).get("content", {})) and "application/json" in content
+    ]
+    assert len(shown) == sum(endpoint.json_model is not None for endpoint in ENDPOINTS)
+
+
+async def test_the_probes_answer_what_is_documented(api: Api) -> None:
+    for path, model in (("healthz", ServiceStatus), ("live", ServiceStatus), ("ready", ServiceStatus)):
+        model.model_validate_json((await api.http.get(f"/{path}")).content)
+    ServiceHealth.model_validate_json((await api.http.get("/health")).content)

@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
 from openapi_spec_validator import validate
@@ -29,6 +29,7 @@ from reos.schemas.common import (
     Text,
     Timestamp,
 )
+from reos.schemas.leads import LeadSource
 
 pytestmark = pytest.mark.unit
 
@@ -50,6 +51,7 @@ class ThingCreate(RequestModel):
     email: Email | None = None
     due: Timestamp | None = None
     inner: Inner | None = None
+    source: LeadSource | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -282,6 +284,15 @@ def test_plain_arrays_tell_their_count(document: dict[str, Any]) -> None:
     success = document["paths"]["/api/v1/things/{thing_id}/parts"]["get"]["responses"]["200"]
     assert success["content"]["application/json"]["schema"]["type"] == "array"
     assert "X-Total-Count" in success["headers"]
+
+
+def test_a_choice_that_the_schemas_name_is_a_component(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["ThingCreate"]["properties"]["source"]["anyOf"][0] == {"$ref": "#/components/schemas/LeadSource"}
+    assert schemas["ThingCreate"]["properties"]["metadata"] == {"$ref": "#/components/schemas/FreeObject"}
+    assert schemas["LeadSource"]["enum"] == list(get_args(LeadSource))
+    # One that they do not name stays where it is.
+    assert schemas["Thing"]["properties"]["kind"] == {"type": "string", "enum": ["a", "b"]}
 
 
 def test_an_upload_is_multipart_with_its_file(document: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from reos.schemas.common import Id, ListQuery, Page, ResponseModel, Text, Timestamp
 
-Action = Literal[
+AuditAction = Literal[
     "create", "update", "delete", "restore", "login", "login_failed", "logout", "password_change", "password_reset",
     "denied", "assign", "convert", "send", "export", "download", "retry", "rotate",
 ]  # fmt: skip
@@ -19,7 +19,7 @@ class AuditLog(ResponseModel):
     """Who did what: `changes` holds each changed field with its value before and after. Secrets are never in it."""
 
     id: int
-    action: Action
+    action: AuditAction
     resource_type: str
     resource_id: int | None
     changes: dict[str, list[Any]]
@@ -37,7 +37,7 @@ class AuditLogQuery(ListQuery):
     """The list's filters."""
 
     user_id: Id | None = Field(None, description="Who did it.")
-    action: Action | None = None
+    action: AuditAction | None = None
     resource_type: Annotated[str, Text(50)] | None = Field(None, description="In the singular, such as property.")
     resource_id: Id | None = None
     since: Timestamp | None = Field(None, description="Then or later.")

@@ -21,7 +21,8 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import ErrorDetails as FoundError
 
 from reos.errors import InvalidInputError, ValidationError
 from reos.schemas.fields import (
@@ -169,7 +170,7 @@ def _validate(model: type[Model], data: Any, context: dict[str, bool] | None) ->
         raise ValidationError(errors=[_described(entry) for entry in found[:MAX_ERRORS]]) from None
 
 
-def _described(entry: ErrorDetails) -> dict[str, str]:
+def _described(entry: FoundError) -> dict[str, str]:
     # A rule of the whole model names its field in the context (`field_error`).
     field = ".".join(str(part) for part in entry["loc"]) or entry.get("ctx", {}).get("field", "")
     return _error(field, entry["msg"], entry["type"])
@@ -191,9 +192,9 @@ def _error(field: str, message: str, type: str) -> dict[str, str]:
     return {"field": field, "message": message, "type": "enum" if type == "literal_error" else type}
 
 
-def absent() -> Any:
+def absent(description: str | None = None) -> Any:
     """The default of a field of an update that may be left out but not cleared: null is refused for it."""
-    return Field(default=None)
+    return Field(default=None, description=description)
 
 
 def patch_of(body: BaseModel) -> dict[str, Any]:
@@ -258,12 +259,24 @@ class FieldError(ResponseModel):
     type: str
 
 
+class ErrorDetails(ResponseModel):
+    """What some types of errors say besides their message."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_drop_null_defaults)
+
+    errors: list[FieldError] = absent("Of a 422: what is wrong with which field.")
+    required_permission: str = absent("Of a 403: the permission that is missing.")
+    limit: int = absent("Of a 429: requests in the window. Of a 413: bytes, or pixels of a picture.")
+    window: int = absent("Of a 429: the seconds of the window.")
+    retry_after: int = absent("Of a 429: the seconds until it is worth trying again.")
+
+
 class ErrorBody(ResponseModel):
     """An error by its stable type."""
 
     type: str
     message: str
-    details: dict[str, Any]
+    details: ErrorDetails
     request_id: str
 
 
@@ -271,12 +284,6 @@ class ErrorEnvelope(ResponseModel):
     """What every error answers."""
 
     error: ErrorBody
-
-
-class ValidationDetails(ResponseModel):
-    """What is wrong with a request."""
-
-    errors: list[FieldError]
 
 
 # --- lists -----------------------------------------------------------------------------------------------------
@@ -380,6 +387,7 @@ __all__ = [
     "DayOrMoment",
     "Email",
     "ErrorBody",
+    "ErrorDetails",
     "ErrorEnvelope",
     "FieldError",
     "FreeText",
@@ -402,7 +410,6 @@ __all__ = [
     "SubListQuery",
     "Text",
     "Timestamp",
-    "ValidationDetails",
     "absent",
     "decimal_number",
     "field_error",

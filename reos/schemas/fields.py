@@ -437,7 +437,10 @@ def _parse_offset(text: str | None) -> tzinfo:
     return timezone(-offset if text[0] == "-" else offset)
 
 
-_TIME_SCHEMA: Final[JsonSchema] = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+# Not one string with a choice of formats, of which generators of clients make a value of any type.
+_TIME_SCHEMA: Final[JsonSchema] = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]
+}
 
 
 class _Timestamp:
