@@ -1,9 +1,10 @@
-"""The command line: `reos run`, `serve`, `worker`, `migrate`, `seed`, `create-admin`, `doctor`, `reset`."""
+"""The command line: `reos run`, `serve`, `worker`, `migrate`, `seed`, `create-admin`, `doctor`, `rls`, `reset`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import socket
 import sys
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reos import demo, embedded, migrate
+from reos import demo, embedded, migrate, rls
 from reos.doctor import behind, examine
 from reos.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from reos.errors import ReosError
@@ -66,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     admin.add_argument("password", help="a single - reads it from the first line of the standard input")
     admin.add_argument("organization", metavar="organisation", help="its name or slug")
     add("doctor", run_doctor, "look for what is wrong with the installation")
+    add("rls", run_rls, "show who may read and write which rows, and what of it is out of line").add_argument(
+        "--sql", action="store_true", help="print the questions to the catalogue instead, to paste into psql"
+    )
     add("reset", reset, "remove DATA_DIR with the embedded database").add_argument(
         "--yes", action="store_true", help="do not ask"
     )
@@ -177,6 +181,20 @@ def run_doctor(settings: Settings, arguments: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{finding.verdict:<7} {finding.text}")
     return int(any(finding.verdict == "fault" for finding in findings))
+
+
+def run_rls(settings: Settings, arguments: argparse.Namespace) -> int:
+    """The report; 1 when something is out of line. With --sql only the statements, without asking the database."""
+    if arguments.sql:
+        print("\n".join(rls.questions()))
+        return 0
+    with _database(settings) as (resolved, _):
+        catalogue = rls.read(resolved.db_owner_dsn or resolved.db_dsn)
+    red, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    is_loud = [(line.lstrip().startswith("!!"), line) for line in rls.report(catalogue)]
+    # In one go, so that a pager may be left early.
+    print("\n".join(f"{red}{line}{plain}" if loud else line for loud, line in is_loud))
+    return int(bool(rls.problems(catalogue)))
 
 
 def reset(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ be a decision: DEFINER_FUNCTIONS below and `grants.txt` beside this file. A fail
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,12 @@ import psycopg
 import pytest
 from conftest import Cluster
 
+from reos import rls
+from reos.rls import GLOBAL_KEYS, OUR_ROLES, PINNED_PATH, SHARED_POLICIES, TENANT_POLICY
+
 pytestmark = pytest.mark.integration
 
 GRANTS = Path(__file__).with_name("grants.txt")
-OUR_ROLES = ("reos_app", "reos_jobs", "reos_owner")
-TENANT_POLICY = "(organization_id = ( SELECT current_organization_id() AS current_organization_id))"
-
-# Keyed by what is unique over all organisations, because no tenant is known when it is looked up.
-GLOBAL_KEYS = {
-    "login_identities_pkey": "an address logs in to one organisation",
-    "organizations_pkey": "the tenants themselves",
-    "organizations_slug_key": "a slug stands in addresses",
-}
-
 # What goes around the wall, each with the reason why row security cannot serve it. Sorted by name.
 DEFINER_FUNCTIONS = {
     "add_address_lookup": "log-in and reset: no tenant is known of an address that somebody typed",
@@ -94,9 +86,10 @@ DEFINER_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Questions to a migrated database, asked as superuser: nothing is hidden from it."""
+    """What `reos rls` reads of a migrated database, and more questions, asked as superuser: nothing is hidden."""
 
     conn: psycopg.Connection[dict[str, Any]]
+    facts: rls.Catalogue
 
     def rows(self, statement: str, *args: Any) -> list[dict[str, Any]]:
         return self.conn.execute(statement, args).fetchall()  # type: ignore[arg-type]
@@ -115,56 +108,29 @@ def catalogue(request: pytest.FixtureRequest) -> Iterator[Catalogue]:
             database.superuser_dsn, autocommit=True, cursor_factory=psycopg.RawCursor, row_factory=psycopg.rows.dict_row
         ) as conn,
     ):
-        yield Catalogue(conn)
-
-
-# Everything that is neither Postgres' own nor an extension's. yoyo keeps its books in tables of its own.
-OURS = (
-    "n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_' and not exists (select from"
-    " pg_depend d where d.objid = {oid} and d.deptype = 'e')"
-)
-TABLES = f"""
-    select c.oid, n.nspname as schema, c.relname as name, c.relrowsecurity as is_enabled,
-        c.relforcerowsecurity as is_forced, c.relkind as kind, pg_get_userbyid(c.relowner) as owner,
-        n.nspname = 'public' and exists (select from pg_attribute a
-            where a.attrelid = c.oid and a.attname = 'organization_id' and not a.attisdropped) as is_tenant
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and {OURS.format(oid="c.oid")} and c.relname !~ '^_?yoyo_'
-    order by 2, 3
-"""
-# Columns of a key in its order, as text.
-COLUMNS = (
-    "(select array_agg(a.attname::text order by k.n) from unnest({keys}) with ordinality k (number, n)"
-    " join pg_attribute a on a.attrelid = {table} and a.attnum = k.number)"
-)
-FOREIGN_KEYS = f"""
-    select f.conname as name, f.conrelid as oid, c.relname as "table", t.relname as target,
-        {COLUMNS.format(keys="f.conkey", table="f.conrelid")} as columns,
-        {COLUMNS.format(keys="f.confkey", table="f.confrelid")} as target_columns,
-        f.confdeltype as on_delete, f.confupdtype as on_update
-    from pg_constraint f join pg_class c on c.oid = f.conrelid join pg_class t on t.oid = f.confrelid
-    join pg_namespace n on n.oid = c.relnamespace
-    where f.contype = 'f' and n.nspname = 'public' order by 3, 1
-"""
-INDEXES = f"""
-    select i.indexrelid::regclass::text as name, i.indrelid as oid, c.relname as "table",
-        i.indisunique as is_unique, i.indisprimary as is_primary, pg_get_expr(i.indpred, i.indrelid) as predicate,
-        {COLUMNS.format(keys="string_to_array(i.indkey::text, ' ')::int[]", table="i.indrelid")} as columns,
-        am.amname as method
-    from pg_index i join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
-    join pg_class x on x.oid = i.indexrelid join pg_am am on am.oid = x.relam
-    where n.nspname = 'public' and c.relname !~ '^_?yoyo_' order by 1
-"""
+        yield Catalogue(conn, rls.read(database.superuser_dsn))
 
 
 def tables(catalogue: Catalogue) -> list[dict[str, Any]]:
-    return [row for row in catalogue.rows(TABLES) if row["kind"] in "rp"]
+    return catalogue.facts.tables
 
 
 def tenant_tables(catalogue: Catalogue) -> set[str]:
-    found = {row["name"] for row in tables(catalogue) if row["is_tenant"]}
+    found = catalogue.facts.tenants
     assert len(found) > 10
     return found
+
+
+def indexes(catalogue: Catalogue) -> list[dict[str, Any]]:
+    return [row for row in catalogue.facts.indexes if row["schema"] == "public"]
+
+
+def foreign_keys(catalogue: Catalogue) -> list[dict[str, Any]]:
+    return [row for row in catalogue.facts.foreign_keys if row["schema"] == "public"]
+
+
+def test_the_report_finds_nothing_out_of_line(catalogue: Catalogue) -> None:
+    assert [str(problem) for problem in rls.problems(catalogue.facts)] == []
 
 
 # --- row security ------------------------------------------------------------------------------------------------
@@ -177,14 +143,11 @@ def test_every_table_has_row_security_enabled_and_forced(catalogue: Catalogue) -
 
 def test_tenant_tables_have_the_two_policies_and_no_other(catalogue: Catalogue) -> None:
     found: dict[str, list[Any]] = {name: [] for name in tenant_tables(catalogue)}
-    for row in catalogue.rows(
-        "select tablename, policyname, permissive, roles::text[], cmd, qual, with_check from pg_policies"
-        " where schemaname = 'public' order by policyname desc"
-    ):
-        found.setdefault(row["tablename"], []).append(tuple(row.values())[1:])
+    for row in catalogue.facts.policies:
+        found.setdefault(row["label"], []).append(tuple(row.values())[2:])
     expected = [
-        ("tenant", "PERMISSIVE", ["reos_app"], "ALL", TENANT_POLICY, None),
-        ("owner", "PERMISSIVE", ["reos_owner"], "ALL", "true", None),
+        ("tenant", True, ["reos_app"], "ALL", TENANT_POLICY, None),
+        ("owner", True, ["reos_owner"], "ALL", "true", None),
     ]
     wrong = {name: found[name] for name in tenant_tables(catalogue) if found[name] != expected}
     assert wrong == {}
@@ -194,24 +157,16 @@ def test_tables_without_tenant_show_the_app_role_no_more_than_one_policy_says(ca
     """What knows no tenant is either the organisations themselves, global and read-only, or out of reach."""
     tenants = tenant_tables(catalogue)
     policies = {
-        (row["tablename"], row["cmd"], row["qual"])
-        for row in catalogue.rows(
-            "select tablename::text, cmd, qual from pg_policies where 'reos_app' = any(roles) or 'public' = any(roles)"
-        )
-        if row["tablename"] not in tenants
+        (row["label"], row["command"], row["using_text"])
+        for row in catalogue.facts.policies
+        if row["label"] not in tenants and {"reos_app", "public"} & set(row["roles"])
     }
-    own = TENANT_POLICY.replace("organization_id =", "id =")
-    assert policies == {("organizations", "ALL", own), ("permissions", "SELECT", "true")}
+    assert policies == SHARED_POLICIES
 
 
 def test_views_look_with_the_eyes_of_who_asks(catalogue: Catalogue) -> None:
-    views = catalogue.rows(
-        "select c.relname::text, coalesce('security_invoker=true' = any(c.reloptions)"
-        " or 'security_invoker=on' = any(c.reloptions), false) as is_invoker"
-        f" from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-        f" where c.relkind in ('v', 'm') and {OURS.format(oid='c.oid')}"
-    )
-    assert [row["relname"] for row in views if not row["is_invoker"]] == []
+    views = [row for row in catalogue.facts.relations if row["kind"] in "vm"]
+    assert [row["label"] for row in views if not row["is_invoker"]] == []
 
 
 # --- keys --------------------------------------------------------------------------------------------------------
@@ -220,7 +175,7 @@ def test_views_look_with_the_eyes_of_who_asks(catalogue: Catalogue) -> None:
 def test_keys_of_tenant_tables_start_with_the_tenant(catalogue: Catalogue) -> None:
     """A key over all organisations would tell whether a value exists elsewhere; and Citus could not shard by it."""
     tenants = tenant_tables(catalogue)
-    keys = [row for row in catalogue.rows(INDEXES) if row["is_unique"]]
+    keys = [row for row in indexes(catalogue) if row["is_unique"]]
     wrong = [
         row["name"]
         for row in keys
@@ -234,7 +189,7 @@ def test_keys_of_tenant_tables_start_with_the_tenant(catalogue: Catalogue) -> No
 def test_foreign_keys_between_tenant_tables_hold_the_tenant(catalogue: Catalogue) -> None:
     """Foreign keys look past row security: one without the tenant could point to another organisation's row."""
     tenants = tenant_tables(catalogue)
-    keys = catalogue.rows(FOREIGN_KEYS)
+    keys = foreign_keys(catalogue)
     assert len(keys) > 10
     for row in keys:
         where = f"{row['table']}.{row['name']}"
@@ -253,7 +208,7 @@ def test_foreign_keys_between_tenant_tables_hold_the_tenant(catalogue: Catalogue
 def test_every_tenant_is_one_that_exists(catalogue: Catalogue) -> None:
     """By a foreign key to organizations, or to a tenant table that has one."""
     sure = {"organizations"}
-    keys = catalogue.rows(FOREIGN_KEYS)
+    keys = foreign_keys(catalogue)
     while (
         more := {row["table"] for row in keys if row["target"] in sure and row["columns"][0] == "organization_id"}
         - sure
@@ -276,9 +231,8 @@ def test_foreign_keys_are_served_by_an_index(catalogue: Catalogue) -> None:
         )
     )
     assert {"properties", "stored_files", "sessions"} & deleted
-    indexes = catalogue.rows(INDEXES)
     unserved = []
-    for key in catalogue.rows(FOREIGN_KEYS):
+    for key in foreign_keys(catalogue):
         wanted = set(key["columns"]) if key["target"] in deleted else {"organization_id"} & set(key["columns"])
         not_null = {f"({column} IS NOT NULL)" for column in key["columns"]}
         if wanted and not any(
@@ -286,7 +240,7 @@ def test_foreign_keys_are_served_by_an_index(catalogue: Catalogue) -> None:
             and set((index["columns"] or [])[: len(wanted)]) == wanted
             and index["method"] == "btree"
             and (index["predicate"] is None or index["predicate"] in not_null)
-            for index in indexes
+            for index in indexes(catalogue)
         ):
             unserved.append(f"{key['table']} ({', '.join(key['columns'])})")
     assert unserved == []
@@ -316,22 +270,12 @@ def test_the_schema_can_be_distributed_by_organisation(catalogue: Catalogue) -> 
 
 # --- functions and rights ----------------------------------------------------------------------------------------
 
-FUNCTIONS = f"""
-    select p.oid, n.nspname as schema, p.proname as name, p.prosecdef as is_definer, p.proconfig as settings,
-        pg_get_userbyid(p.proowner) as owner, p.prorettype = 'trigger'::regtype as is_trigger,
-        has_function_privilege('public', p.oid, 'execute') as is_public,
-        case when n.nspname <> 'public' then n.nspname || '.' else '' end || p.proname
-            || '(' || oidvectortypes(p.proargtypes) || ')' as signature
-    from pg_proc p join pg_namespace n on n.oid = p.pronamespace where {OURS.format(oid="p.oid")} order by 2, 3
-"""
-
 
 def test_definer_functions_are_pinned_named_here_and_closed_to_the_public(catalogue: Catalogue) -> None:
-    functions = [row for row in catalogue.rows(FUNCTIONS) if row["is_definer"]]
+    functions = [row for row in catalogue.facts.functions if row["is_definer"]]
     for row in functions:
         path = next((s for s in row["settings"] or [] if s.startswith("search_path=")), "")
-        # pg_temp stands last: in front, where it is unless named, a caller's table would take the place of ours.
-        assert re.fullmatch(r"search_path=pg_catalog, (public, )?(procrastinate, )?pg_temp", path), (row["name"], path)
+        assert PINNED_PATH.fullmatch(path), (row["name"], path)
         assert row["owner"] == "reos_owner", row["name"]
         assert not row["is_public"], row["name"]
     found = sorted({row["name"] for row in functions})
@@ -342,76 +286,35 @@ def test_definer_functions_are_pinned_named_here_and_closed_to_the_public(catalo
 
 
 def test_no_function_is_executable_by_the_public(catalogue: Catalogue) -> None:
-    assert [row["signature"] for row in catalogue.rows(FUNCTIONS) if row["is_public"]] == []
+    assert [row["signature"] for row in catalogue.facts.functions if row["is_public"]] == []
 
 
 def test_the_owner_owns_everything(catalogue: Catalogue) -> None:
-    others = [(row["name"], row["owner"]) for row in catalogue.rows(TABLES) if row["owner"] != "reos_owner"]
-    others += [(row["name"], row["owner"]) for row in catalogue.rows(FUNCTIONS) if row["owner"] != "reos_owner"]
+    others = [(row["name"], row["owner"]) for row in catalogue.facts.relations if row["owner"] != "reos_owner"]
+    others += [(row["name"], row["owner"]) for row in catalogue.facts.functions if row["owner"] != "reos_owner"]
     assert others == []
 
 
 def test_our_roles_cannot_go_around_row_security(catalogue: Catalogue) -> None:
-    roles = catalogue.rows(
-        "select rolname::text, rolsuper or rolbypassrls or rolcanlogin or rolcreaterole or rolcreatedb"
-        " or rolreplication as is_mighty from pg_roles where rolname like 'reos\\_%'"
-    )
-    mighty = {row["rolname"] for row in roles if row["is_mighty"]} & set(OUR_ROLES)
-    assert mighty == set()
-    assert {row["rolname"] for row in roles} >= set(OUR_ROLES)
-    memberships = catalogue.rows(
-        "select member::regrole::text, roleid::regrole::text from pg_auth_members"
-        " where member = any($1::regrole[]) or roleid::regrole::text like 'pg\\_%' and member = any($1::regrole[])",
-        list(OUR_ROLES),
-    )
-    assert memberships == [], "our roles are members of nothing"
-
-
-NAME = "case when c.schema <> 'public' then c.schema || '.' else '' end || c.name"
-PRIVILEGES = f"""
-    select r.role, p.name as privilege, {NAME} as "table", null as columns
-    from relations c, unnest(array['reos_app', 'reos_jobs']) r (role),
-        unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) p (name)
-    where c.kind <> 'S' and has_table_privilege(r.role, c.oid, p.name)
-    union all
-    select r.role, p.name, {NAME},
-        (select string_agg(a.attname, ', ' order by a.attnum) from pg_attribute a where a.attrelid = c.oid
-            and a.attnum > 0 and not a.attisdropped and has_column_privilege(r.role, c.oid, a.attnum, p.name))
-    from relations c, unnest(array['reos_app', 'reos_jobs']) r (role),
-        unnest(array['select', 'insert', 'update', 'references']) p (name)
-    where c.kind <> 'S' and not has_table_privilege(r.role, c.oid, p.name)
-        and has_any_column_privilege(r.role, c.oid, p.name)
-    union all
-    select r.role, p.name, 'sequence ' || {NAME}, null
-    from relations c, unnest(array['reos_app', 'reos_jobs']) r (role),
-        unnest(array['usage', 'select', 'update']) p (name)
-    where c.kind = 'S' and has_sequence_privilege(r.role, c.oid, p.name)
-    union all
-    select r.role, p.name, 'schema ' || n.nspname, null
-    from pg_namespace n, unnest(array['reos_app', 'reos_jobs']) r (role), unnest(array['usage', 'create']) p (name)
-    where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and has_schema_privilege(r.role, n.oid, p.name)
-    union all
-    select r.role, 'create', 'database', null
-    from unnest(array['reos_app', 'reos_jobs']) r (role)
-    where has_database_privilege(r.role, current_database(), 'create')
-"""
+    roles = {row.pop("name"): row for row in map(dict, catalogue.facts.roles)}
+    assert set(roles) == set(OUR_ROLES)
+    for name, row in roles.items():
+        assert row.pop("members"), name
+        assert row.pop("member_of") == [], f"{name} is a member of nothing"
+        assert len(row) == 6 and not any(row.values()), f"{name} can do nothing special"
 
 
 def granted(catalogue: Catalogue) -> list[str]:
     """Everything that the two working roles can do, in whatever way they came to it, as lines of `grants.txt`."""
-    relations = TABLES.replace(" and c.relname !~ '^_?yoyo_'", "").replace("order by 2, 3", "")
     lines: dict[tuple[str, str], list[str]] = {}
-    for row in catalogue.rows(f"with relations as ({relations}) {PRIVILEGES}"):
-        columns = f" ({row['columns']})" if row["columns"] else ""
-        lines.setdefault((row["role"], row["table"]), []).append(row["privilege"] + columns)
+    for row in catalogue.facts.grants:
+        assert row["role"] != "public" or row["object"] == "schema public"
+        if row["role"] != "public":
+            columns = f" ({row['columns']})" if row["columns"] else ""
+            lines.setdefault((row["role"], row["object"]), []).append(row["privilege"] + columns)
     text = [f"{role} {table}: {', '.join(sorted(rights))}" for (role, table), rights in lines.items()]
-    for row in catalogue.rows(FUNCTIONS):
-        text += [
-            f"{role} function {row['signature']}: execute"
-            for role in ("reos_app", "reos_jobs")
-            if not row["is_trigger"]
-            and catalogue.values("select has_function_privilege($1, $2::oid, 'execute')", role, row["oid"])[0]
-        ]
+    for row in catalogue.facts.functions:
+        text += [f"{role} function {row['signature']}: execute" for role in row["executed_by"] if not row["is_trigger"]]
     return sorted(text)
 
 

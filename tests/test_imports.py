@@ -27,7 +27,7 @@ LAYERS = [
     ["auth", "jobs", "integrations", "events", "streams", "context"],
     ["handlers", "middleware", "openapi"],
     ["app"],
-    ["server", "migrate", "embedded", "doctor", "reload", "seed", "admin", "__main__"],
+    ["server", "migrate", "embedded", "doctor", "rls", "reload", "seed", "admin", "__main__"],
 ]
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -53,11 +53,15 @@ PRESENTED = {
 
 @dataclass(frozen=True)
 class Named:
-    """A statement, the file that it stands in, and the sentences above it."""
+    """A statement and the file that it stands in."""
 
     resource: str
     statement: Statement
-    comment: str
+
+    @property
+    def comment(self) -> str:
+        """The sentences above it, in one line."""
+        return " ".join(self.statement.comment.split())
 
     @property
     def where(self) -> str:
@@ -70,13 +74,9 @@ def named() -> tuple[Named, ...]:
 
 
 def _read(resource: str) -> Iterator[Named]:
-    source = (REOS / "sql" / f"{resource}.sql").read_text()
-    for part in re.split(r"^-- name: ", source, flags=re.MULTILINE)[1:]:
-        heading, *lines = part.split("\n")
-        statement = getattr(sql.load(resource), heading.split(" ")[0])
-        comment = " ".join(line.removeprefix("--").strip() for line in lines if line.startswith("--"))
+    for statement in vars(sql.load(resource)).values():
         if isinstance(statement, Statement):
-            yield Named(resource, statement, comment)
+            yield Named(resource, statement)
 
 
 def modules() -> Iterator[tuple[Path, str]]:

@@ -26,15 +26,17 @@ Cardinality = Literal["one", "many", "value", "exec"]
 
 _HEADING = re.compile(r"^-- name: (\w+) :(one|many|value|exec|fragment)\s*$", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
+_FIRST_COMMENT = re.compile(r"\s*((?:--.*\n)*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A named statement: its text with the name in front, and how many rows it gives."""
+    """A named statement: its text with the name in front, how many rows it gives, and the sentences above it."""
 
     name: str
     text: str
     cardinality: Cardinality
+    comment: str
 
 
 @cache
@@ -53,8 +55,14 @@ def load(resource: str) -> Any:
         if kind == "fragment":
             fragments[name] = statements[name] = text
         else:
-            statements[name] = Statement(name, f"-- name: {name}\n{text}", cast(Cardinality, kind))
+            statements[name] = Statement(name, f"-- name: {name}\n{text}", cast(Cardinality, kind), _sentences(body))
     return SimpleNamespace(**statements)
+
+
+def _sentences(body: str) -> str:
+    """The comment at the beginning of a statement, without its dashes."""
+    found = _FIRST_COMMENT.match(body)
+    return "\n".join(line.removeprefix("--").strip() for line in found[1].splitlines()) if found else ""
 
 
 def resources() -> list[str]:
