@@ -40,7 +40,8 @@ def create_app(settings: Settings, name: str = "reos") -> Sanic:
     )
     app = Sanic(name, config=config, configure_logging=False, strict_slashes=False)
     app.ctx.settings = settings
-    app.ctx.draining = False
+    app.ctx.draining = False  # the whole service stops
+    app.ctx.replaced = False  # another process serves on the socket
     errors.install(app)
     requests.install(app, settings)
     cors.install(app, settings)

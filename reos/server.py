@@ -2,6 +2,9 @@
 
 The supervisor binds one SO_REUSEPORT socket for each server process, keeps them all open and hands them down. What a
 killed server had not accepted yet waits in its socket for the replacement, instead of being reset.
+
+SIGHUP renews the processes one after the other, with the code that is installed then: the replacement serves on the
+same socket before the former process is told to end, so that at no moment a connection finds nobody.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -17,6 +21,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,13 +52,20 @@ IDLE_SECONDS = 0.25  # a connection that was silent for so long holds no request
 HEADER_SECONDS = 15.0
 BODY_SECONDS = 60.0
 BODY_BYTES_PER_SECOND = 16 * 1024  # a large body may take a second more for each of these
+TAKE_SECONDS = 60.0  # for an answer to be taken; a large one has more time at the same rate
 DEADLINE_CHECK_SECONDS = 2.5
+
+# A client that reads slowly has so much waiting in the kernel, which would take megabytes, beside what is on its way.
+UNSENT_BYTES = 128 * 1024
+MAX_OPEN_FILES = 65_536  # of a server process, if the system lets it; many systems start with 1,024
 
 STARTED_SECONDS = 5.0  # a child without a sign of its own is taken as started after so long
 MAX_FAILED_STARTS = 5
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0  # before a child that failed at its start is started again
 
-_LISTEN_QUEUE_OFFSET = 24  # of tcpi_unacked in struct tcp_info, which for a listening socket is its accept queue
+# In struct tcp_info.
+_LISTEN_QUEUE_OFFSET = 24  # of tcpi_unacked, which for a listening socket is its accept queue
+_BYTES_ACKED_OFFSET = 120  # of tcpi_bytes_acked
 
 
 class ServerError(Exception):
@@ -64,13 +76,15 @@ class ServerError(Exception):
 
 
 class DeadlineProtocol(HttpProtocol):
-    """HTTP/1.1 with a deadline for the whole header and one for the whole body of each request."""
+    """HTTP/1.1 with deadlines: for the whole header and the whole body of a request, and for taking the answer."""
 
-    __slots__ = ("_deadline_timer", "_request_began")
+    __slots__ = ("_deadline_timer", "_request_began", "_taken_before", "_untaken_since")
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._request_began = 0.0
+        self._untaken_since = 0.0
+        self._taken_before = 0
         self._check_deadlines()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -87,6 +101,9 @@ class DeadlineProtocol(HttpProtocol):
         if self._task is not None and self._is_overdue():
             self._http.exception = RequestTimeout("The request took too long to arrive.")
             self._task.cancel()
+        elif self._is_not_taken():
+            logger.info("A connection is cut: its client takes its answer too slowly")
+            self._cut()
         self._deadline_timer = self.loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines)
 
     def _is_between_requests(self) -> bool:
@@ -106,6 +123,31 @@ class DeadlineProtocol(HttpProtocol):
             return took > BODY_SECONDS + received / BODY_BYTES_PER_SECOND
         return False
 
+    def _is_not_taken(self) -> bool:
+        """Whether the client has let an answer wait for too long, measured by what it has acknowledged."""
+        if self.transport is None or not self.transport.get_write_buffer_size():
+            self._untaken_since = 0.0
+            return False
+        if getattr(self.ctx, "is_event_stream", False):
+            return False  # It has no end; the hub looks after it.
+        now, taken = time.monotonic(), _bytes_acked(self.transport.get_extra_info("socket"))
+        if not self._untaken_since:
+            self._untaken_since, self._taken_before = now, taken
+        allowed = TAKE_SECONDS + (taken - self._taken_before) / BODY_BYTES_PER_SECOND
+        return now - self._untaken_since > allowed
+
+    def _cut(self) -> None:
+        """Close at once, with what waits in the kernel, which else would keep it for minutes."""
+        assert self.transport is not None
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+
+def _bytes_acked(sock: socket.socket) -> int:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    return int(struct.unpack_from("Q", info, _BYTES_ACKED_OFFSET)[0])
+
 
 def serve_socket(app: Sanic, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve `app` on a bound socket until SIGTERM, then drain and stop. Raises what the app's start raises."""
@@ -114,10 +156,16 @@ def serve_socket(app: Sanic, listener: socket.socket, on_ready: Callable[[], Non
 
 
 async def _serve(app: Sanic, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    stop = asyncio.Event()
+    stop, replaced = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+
+    def give_up_to_replacement() -> None:
+        replaced.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGHUP, give_up_to_replacement)
     os.environ["SANIC_IGNORE_PRODUCTION_WARNING"] = "true"
     app.config.MOTD = False
     server = await app.create_server(
@@ -141,14 +189,24 @@ async def _serve(app: Sanic, listener: socket.socket, on_ready: Callable[[], Non
         on_ready()
         await stop.wait()
     finally:
-        await _stop_server(app, server, listener)
+        await _stop_server(app, server, listener, is_replaced=replaced.is_set())
 
 
-async def _stop_server(app: Sanic, server: AsyncioServer, listener: socket.socket) -> None:
-    """Drain; take the last connections and close the listener; let requests end; close everything."""
-    app.ctx.draining = True
-    await asyncio.sleep(DRAIN_SECONDS)
-    await _close_listener(server, listener)
+async def _stop_server(app: Sanic, server: AsyncioServer, listener: socket.socket, *, is_replaced: bool) -> None:
+    """Drain; take the last connections and close the listener; let requests end; close everything.
+
+    A process that is replaced gives up its socket first, since another serves on it, and is no less ready than before
+    for those that it has: they are only told to come again.
+    """
+    if is_replaced:
+        app.ctx.replaced = True
+        server.close()
+        listener.close()
+        await asyncio.sleep(DRAIN_SECONDS)
+    else:
+        app.ctx.draining = True
+        await asyncio.sleep(DRAIN_SECONDS)
+        await _close_listener(server, listener)
     await server.before_stop()
     deadline = time.monotonic() + GRACE_SECONDS
     while server.connections and time.monotonic() < deadline:
@@ -187,6 +245,7 @@ def main(arguments: Sequence[str], create_app: Callable[[Settings], Sanic]) -> N
     component, listener_fd, ready_fd = arguments[0], int(arguments[1]), int(arguments[2])
     settings = load_settings()
     setup_logging(settings, component)
+    _raise_file_limit()
 
     def tell_ready() -> None:
         os.write(ready_fd, b"1")
@@ -196,6 +255,14 @@ def main(arguments: Sequence[str], create_app: Callable[[Settings], Sanic]) -> N
     except Exception as error:
         logger.opt(exception=error).critical("{} cannot serve: {}", component, error)
         sys.exit(1)
+
+
+def _raise_file_limit() -> None:
+    """A connection is an open file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 # --- The supervisor ---------------------------------------------------------------------------------------------
@@ -215,6 +282,8 @@ def bind_sockets(host: str, port: int, number: int) -> list[socket.socket]:
             listener = socket.socket(family, socket.SOCK_STREAM)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # The connections inherit it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             listener.bind(address)
             sockets.append(listener)
     except OSError as error:
@@ -235,10 +304,17 @@ class Child:
     restart_at: float = 0.0
     failures: int = 0
     ready_pipe: int | None = None
+    former: subprocess.Popen[bytes] | None = None  # what the process replaces, until that has ended
+    told_at: float | None = None  # when the former process was told to end
 
     @property
     def is_alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def living(self) -> list[subprocess.Popen[bytes]]:
+        """Its processes: one, or two while one replaces the other."""
+        return [process for process in (self.process, self.former) if process is not None and process.poll() is None]
 
 
 def web_children(sockets: Sequence[socket.socket], command: Sequence[str] = ("-m", "reos.server")) -> list[Child]:
@@ -275,10 +351,16 @@ class Supervisor:
         self._on_ready = on_ready
         self._gives_up = gives_up
         self._stops = 0
+        self._has_terminal = False
+        self._is_renewal_wanted = False
+        self._to_renew: deque[Child] = deque()
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
-        """Run until SIGTERM, SIGINT or SIGHUP. Raises ServerError when a child fails at its start again and again."""
+        """Run until SIGTERM or SIGINT, or until the terminal is gone; SIGHUP renews all children, one by one.
+
+        Raises ServerError when a child fails at its start again and again.
+        """
         with self._signals():
             try:
                 for child in self.children:
@@ -289,6 +371,7 @@ class Supervisor:
                     self._keep()
                     for child in self.children:
                         self._tend(child)
+                    self._renew()
                     if not announced and all(child.ready for child in self.children if child.listener):
                         announced = True
                         self._on_ready()
@@ -297,14 +380,43 @@ class Supervisor:
 
     def restart(self) -> None:
         """Start all children anew, at once and without draining: for development."""
+        self._to_renew.clear()
         for child in self.children:
             child.failures, child.restart_at = 0, 0.0
-            if child.is_alive:
-                assert child.process is not None
-                child.process.kill()
-                child.process.wait()
-                child.process = None
+            for process in child.living:
+                process.kill()
+                process.wait()
+            child.process = child.former = None
             self._forget_pipe(child)
+
+    def _renew(self) -> None:
+        """Take a rolling restart a step further: start the next replacement, or tell the process that it replaces."""
+        if self._is_renewal_wanted and not self._to_renew:
+            self._is_renewal_wanted = False
+            self._to_renew.extend(self.children)
+            logger.info("All processes are renewed, one after the other")
+        while self._to_renew and self._is_renewed(self._to_renew[0]):
+            self._to_renew.popleft().former = None
+            if not self._to_renew:
+                logger.info("All processes are renewed")
+
+    def _is_renewed(self, child: Child) -> bool:
+        now = time.monotonic()
+        if child.former is None:
+            if not (child.is_alive and child.ready):
+                return True  # It is about to be started anyway.
+            child.former, child.told_at = child.process, None
+            self._start(child)
+        elif child.former.poll() is not None:
+            return True
+        elif child.ready and child.told_at is None:
+            # A server gives its socket up to the one that serves on it already.
+            child.former.send_signal(signal.SIGTERM if child.listener is None else signal.SIGHUP)
+            child.told_at = now
+        elif child.told_at is not None and now - child.told_at > STOP_SECONDS:
+            logger.warning("{} that is replaced did not stop in time and is killed", child.name)
+            child.former.kill()
+        return False
 
     def _start(self, child: Child) -> None:
         inherited = []
@@ -339,7 +451,7 @@ class Supervisor:
             return
         if child.process is not None:
             self._note_end(child, now)
-        if now >= child.restart_at:
+        if child.process is None and now >= child.restart_at:
             self._start(child)
 
     def _note_end(self, child: Child, now: float) -> None:
@@ -348,6 +460,11 @@ class Supervisor:
         child.process = None
         self._forget_pipe(child)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        if child.told_at is None and child.former is not None and child.former.poll() is None:
+            logger.error("The new {} {} at its start; the former ones go on and are not renewed", child.name, how)
+            child.process, child.former, child.ready = child.former, None, True
+            self._to_renew.clear()
+            return
         if child.ready:
             logger.error("{} {}; it is started again", child.name, how)
             child.restart_at = now
@@ -381,23 +498,21 @@ class Supervisor:
         for child in self.children:
             if child.listener is not None:
                 child.listener.close()  # The children decide when they take no more connections.
-            if child.is_alive:
-                assert child.process is not None
-                child.process.send_signal(signal.SIGTERM)
+            for process in child.living:
+                process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        while any(child.is_alive for child in self.children) and self._stops < 2 and time.monotonic() < deadline:
+        while any(child.living for child in self.children) and self._stops < 2 and time.monotonic() < deadline:
             self._wait(0.1)
         for child in self.children:
-            if child.is_alive:
-                assert child.process is not None
+            for process in child.living:
                 logger.warning("{} did not stop in time and is killed", child.name)
-                child.process.kill()
-                child.process.wait()
+                process.kill()
+                process.wait()
             self._forget_pipe(child)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Count the signals to stop, and wake up for them and for the end of a child."""
+        """Note the signals to stop and to renew, and wake up for them and for the end of a child."""
         read_end, write_end = os.pipe()
         for end in (read_end, write_end):
             os.set_blocking(end, False)
@@ -405,14 +520,21 @@ class Supervisor:
         def count(signum: int, frame: object) -> None:
             self._stops += 1
 
+        def hang_up(signum: int, frame: object) -> None:
+            had_terminal, self._has_terminal = self._has_terminal, _has_terminal()
+            if not had_terminal or self._has_terminal:
+                self._is_renewal_wanted = True
+            elif not outlives_terminal:
+                self._stops += 1
+
+        self._has_terminal = _has_terminal()
+        outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # That is what nohup does.
         handlers = {
             signal.SIGTERM: count,
             signal.SIGINT: count,
-            signal.SIGHUP: count,
+            signal.SIGHUP: hang_up,
             signal.SIGCHLD: lambda signum, frame: None,
         }
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-            del handlers[signal.SIGHUP]  # nohup: it is to outlive its terminal.
         former = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
         former_fd = signal.set_wakeup_fd(write_end)
         self._selector.register(read_end, selectors.EVENT_READ, None)
@@ -426,6 +548,15 @@ class Supervisor:
             for end in (read_end, write_end):
                 with contextlib.suppress(OSError):
                     os.close(end)
+
+
+def _has_terminal() -> bool:
+    """Whether the process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def create_app(settings: Settings) -> Sanic:  # noqa: C901 - one small handler a
     app.config.ACCESS_LOG = False
     app.config.AUTO_EXTEND = False
     app.config.RESPONSE_TIMEOUT = 30
-    app.ctx.draining = False
+    app.ctx.draining = app.ctx.replaced = False
     directory = settings.data_dir
 
     @app.before_server_start
@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> Sanic:  # noqa: C901 - one small handler a
 
     @app.on_response
     async def close_while_draining(request: Request, response: HTTPResponse) -> None:
-        if app.ctx.draining:
+        if app.ctx.draining or app.ctx.replaced:
             request.stream.keep_alive = False
 
     @app.get("/")
@@ -54,6 +54,17 @@ def create_app(settings: Settings) -> Sanic:  # noqa: C901 - one small handler a
     @app.post("/body")
     async def body(request: Request) -> HTTPResponse:
         return text(str(len(request.body)))
+
+    @app.get("/large/<size:int>")
+    async def large(request: Request, size: int) -> HTTPResponse:
+        return text("x" * size)
+
+    @app.get("/pages/<size:int>")
+    async def pages(request: Request, size: int) -> None:
+        response = await request.respond()
+        assert response is not None
+        for _ in range(size // 10_000):
+            await response.send(b"x" * 10_000)
 
     @app.get("/freeze")
     async def freeze(request: Request) -> HTTPResponse:

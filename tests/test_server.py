@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import pty
+import resource
 import signal
 import socket
 import subprocess
@@ -200,6 +203,88 @@ async def test_a_stop_under_load_loses_no_request(start: Callable[..., Service])
     assert {path.name for path in service.directory.glob("stopped-*")} == {f"stopped-{pid}" for pid in children}
 
 
+async def test_a_rolling_restart_loses_no_request(start: Callable[..., Service]) -> None:
+    """Neither of clients that keep their connection nor of others; not one finds the service unready."""
+    service = start(STARTED_SECONDS=0.5).wait_ready()
+    lost: list[BaseException] = []
+    answers = 0
+    stop = False
+
+    async def keep_asking(keep_alive: bool, path: str = "/") -> None:
+        nonlocal answers
+        client = Client(service.port)
+        while not stop:
+            try:
+                status, _ = await client.get(path)
+                assert status == 200
+                answers += 1
+            except (OSError, EOFError, AssertionError) as error:
+                lost.append(error)
+                client.close()
+            finally:
+                if not keep_alive:
+                    client.close()
+        client.close()
+
+    before = set(service.children())
+    clients = [asyncio.create_task(keep_asking(number % 2 == 0)) for number in range(16)]
+    clients += [asyncio.create_task(keep_asking(number % 2 == 0, "/ready")) for number in range(4)]
+    await until(lambda: answers > 200)
+    slow = [asyncio.create_task(service.request("/slow/2.5")) for _ in range(8)]
+    service.process.send_signal(signal.SIGHUP)
+    await until(lambda: len(set(service.children()) - before) == 2 and not before & set(service.children()))
+    assert {await task for task in slow} == {"done"}
+    stop = True
+    await asyncio.gather(*clients)
+    assert lost == []
+    assert {path.name for path in service.directory.glob("stopped-*")} == {f"stopped-{pid}" for pid in before}
+    answered = {int(body) for body in await asyncio.gather(*(service.request() for _ in range(50)))}
+    assert answered == set(service.children())
+
+
+async def test_a_rolling_restart_that_cannot_start_leaves_all_as_it_is(
+    start: Callable[..., Service], tmp_path: Path
+) -> None:
+    service = start().wait_ready()
+    before = service.children()
+    (tmp_path / "fail").touch()
+    service.process.send_signal(signal.SIGHUP)
+    logs = tmp_path / "logs" / "web-1-2.log"
+    await until(lambda: logs.exists() and "told to fail" in logs.read_text())
+    await until(lambda: service.children() == before)
+    assert {int(body) for body in await asyncio.gather(*(service.request() for _ in range(50)))} == set(before)
+    (tmp_path / "fail").unlink()
+    service.process.send_signal(signal.SIGHUP)
+    await until(lambda: len(service.children()) == 2 and not set(before) & set(service.children()))
+
+
+async def test_a_stop_during_a_rolling_restart_stops_old_and_new(start: Callable[..., Service]) -> None:
+    service = start(DRAIN_SECONDS=0.5).wait_ready()
+    slow = asyncio.create_task(service.request("/slow/2"))
+    await service.request()
+    service.process.send_signal(signal.SIGHUP)
+    await until(lambda: len(service.children()) == 3)
+    children = service.children()
+    service.process.send_signal(signal.SIGTERM)
+    await until(lambda: service.process.poll() is not None)
+    assert service.process.returncode == 0
+    assert all(map(is_gone, children))
+    assert await slow == "done"
+
+
+async def test_a_lost_terminal_stops_it(tmp_path: Path) -> None:
+    """The kernel sends SIGHUP then too."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ |= {"DATA_DIR": str(tmp_path), "PYTHONPATH": str(SCRIPT.parent.parent)}
+        os.execv(sys.executable, [sys.executable, str(SCRIPT), "0", "1"])
+    said = b""
+    while b"ready" not in said:
+        said += await asyncio.to_thread(os.read, terminal, 1000)
+    os.close(terminal)
+    await until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
+
+
 async def test_a_request_that_does_not_end_is_cut_off_at_the_end_of_the_grace(start: Callable[..., Service]) -> None:
     service = start(1, DRAIN_SECONDS=0.1, GRACE_SECONDS=0.5).wait_ready()
     endless = asyncio.create_task(service.request("/slow/100"))
@@ -313,6 +398,49 @@ async def test_a_large_body_has_the_time_it_needs(start: Callable[..., Service])
         await asyncio.sleep(0.1)
     assert (await reader.read()).endswith(b"\r\n\r\n3000")
     writer.close()
+
+
+@pytest.mark.parametrize("path", ["/large/8000000", "/pages/8000000"])
+async def test_an_answer_that_is_not_taken_is_cut_off(start: Callable[..., Service], path: str) -> None:
+    """Also when the client takes a little of it all the time."""
+    service = start(1, TAKE_SECONDS=0.5, DEADLINE_CHECK_SECONDS=0.1).wait_ready()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", service.port))
+        client.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            # What has come can still be read after the reset.
+            while client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.ECONNRESET:
+                assert len(client.recv(1)) == 1
+                await asyncio.sleep(0.02)
+    assert await service.request()
+
+
+async def test_a_large_answer_has_the_time_it_needs(start: Callable[..., Service]) -> None:
+    service = start(1, TAKE_SECONDS=0.3, BODY_BYTES_PER_SECOND=30_000, DEADLINE_CHECK_SECONDS=0.05).wait_ready()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", service.port))
+        client.send(b"GET /large/300000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        received = 0
+        began = time.monotonic()
+        while data := client.recv(20_000):
+            received += len(data)
+            await asyncio.sleep(0.01)
+    assert received > 300_000
+    assert time.monotonic() - began > 0.6  # Twice what an answer has that nobody takes.
+
+
+def test_a_server_raises_its_limit_of_open_files(start: Callable[..., Service]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        service = start(1).wait_ready()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (child,) = service.children()
+    limit = resource.prlimit(child, resource.RLIMIT_NOFILE)
+    assert limit == (min(hard, server.MAX_OPEN_FILES), hard)
 
 
 async def test_idle_connections_and_slow_answers_have_no_deadline(start: Callable[..., Service]) -> None:

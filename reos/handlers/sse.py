@@ -124,6 +124,7 @@ async def _write(call: Call, stream: Stream, start: Start) -> None:
     # The connection ends with the stream: a client that has to come again shall find another process.
     http: Any = request.stream
     http.keep_alive = False
+    request.conn_info.ctx.is_event_stream = True  # type: ignore[union-attr]
     response = await request.respond(status=200, headers=dict(HEADERS), content_type=CONTENT_TYPE)
     async with aclosing(call.context.hub.chunks(stream, start)) as chunks:
         async for chunk in chunks:

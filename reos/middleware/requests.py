@@ -58,7 +58,7 @@ def install(app: Sanic, settings: Settings) -> None:
                 vary(response, READ_HEADERS["Vary"])
             for name, value in standing.items():
                 headers.setdefault(name, value)
-        if app.ctx.draining or not request.ctx.is_framed:
+        if app.ctx.draining or app.ctx.replaced or not request.ctx.is_framed:
             # Sanic says so in the response, and closes the connection.
             connection: Any = request.stream
             connection.keep_alive = False
