@@ -651,6 +651,12 @@ def test_pages_and_their_aliases() -> None:
     assert parse_query(SubListQuery, {"page": ["2"]}).offset == 50
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("True", True), ("False", False)])
+def test_flags(text: str, value: bool) -> None:
+    """With a capital too, as generated Python clients write them into forms."""
+    assert query(f"is_active={text}").is_active is value
+
+
 # --- schemas ---------------------------------------------------------------------------------------------------
 
 

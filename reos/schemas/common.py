@@ -119,8 +119,8 @@ def validate(model: type[Model], data: Any) -> Model:
 def parse_query(model: type[Model], args: Mapping[str, Sequence[str]]) -> Model:
     """The model of a query string or of form fields, whose values are text.
 
-    Integers, decimals and true or false are read strictly; each name may occur once, unknown ones are refused.
-    Raises ValidationError (422).
+    Integers, decimals and true or false (also True, False) are read strictly; each name may occur once, unknown ones
+    are refused. Raises ValidationError (422).
     """
     twice = [name for name, values in args.items() if len(values) != 1]
     if twice:
@@ -132,8 +132,12 @@ def parse_query(model: type[Model], args: Mapping[str, Sequence[str]]) -> Model:
     flags = _flags_of(model)
     data: dict[str, Any] = {}
     for name, (value,) in args.items():
-        data[name] = {"true": True, "false": False}.get(value, value) if name in flags else value
+        data[name] = _FLAGS.get(value, value) if name in flags else value
     return _validate(model, data, FROM_TEXT)
+
+
+# Clients that are generated for Python write the flags of a form with a capital.
+_FLAGS = {"true": True, "false": False, "True": True, "False": False}
 
 
 def query_args(query_string: str) -> dict[str, list[str]]:
