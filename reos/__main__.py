@@ -61,7 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     migrations.add_argument("--list", action="store_true", help="show which are applied")
     migrations.add_argument("--mark", metavar="NAME", help="record one as applied without running it")
     migrations.add_argument("--new", metavar="NAME", help="write the files of a new one")
-    add("seed", run_seed, "load the demo data")
+    add("seed", run_seed, "load the demo data, or a volume to measure with").add_argument(
+        "--scale",
+        type=_scale,
+        metavar="NxM",
+        help="instead: N organisations of M properties, M leads and 2 M / 5 deals, such as 20x5000",
+    )
     admin = add("create-admin", run_create_admin, "add an Admin to an organisation, which is made when it is missing")
     admin.add_argument("email")
     admin.add_argument("password", help="a single - reads it from the first line of the standard input")
@@ -152,14 +157,30 @@ def run_migrations(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def run_seed(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Demo data, and who can log in to it."""
-    from reos.seed import seed
+    """Demo data, or a volume to measure with, and who can log in to it."""
+    from reos.seed import scale, seed
 
+    size: scale.Scale | None = arguments.scale
     with _database(settings) as (resolved, _):
         _bring_up_to_date(settings, resolved)
-        print("The demo data is loaded." if asyncio.run(seed(resolved)) else "The demo data is there already.")
-    for who, email, password in demo.LOGINS:
+        if size is None:
+            print("The demo data is loaded." if asyncio.run(seed(resolved)) else "The demo data is there already.")
+            logins = demo.LOGINS
+        else:
+            is_new = asyncio.run(scale.load(resolved, size))
+            print(f"The organisations of {size} are {'loaded' if is_new else 'there already'}.")
+            logins = [("Admin", email, demo.SCALE_PASSWORD) for email in size.admins]
+    for who, email, password in logins:
         print(f"  {email}  {password}  ({who})")
+
+
+def _scale(text: str) -> Any:
+    from reos.seed import scale
+
+    try:
+        return scale.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run_create_admin(settings: Settings, arguments: argparse.Namespace) -> None:

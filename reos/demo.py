@@ -408,3 +408,40 @@ SUPPRESSIONS = [
     ("acme", "Writes that they have found a place.", 6),
     ("premium", "Asked not to be written to.", 90),
 ]
+
+# --- the volume of `reos seed --scale` --------------------------------------------------------------------------
+
+SCALE_DAYS = 420  # how far back it goes: the last twelve months have sales in each
+SCALE_PASSWORD = "Scale123!"  # noqa: S105 - of all who are made for it; public, as those above
+SCALE_AGENTS = 4  # of each organisation, besides its Admin
+SCALE_CONVERTED = 0.6  # the part of the deals that come from a lead
+
+# How often a town comes; those that are not named, once.
+SCALE_TOWNS = {
+    "Austin": 9,
+    "Denver": 8,
+    "San Antonio": 7,
+    "Aurora": 4,
+    "Fort Collins": 3,
+    "Round Rock": 3,
+    "Boulder": 2,
+}
+
+# Type: how often, the range of the price in USD, of bedrooms, and of the living area in square feet.
+SCALE_TYPES: dict[str, tuple[int, int, int, int | None, int | None, int | None, int | None]] = {
+    "single_family": (42, 240_000, 1_900_000, 2, 6, 1100, 4800),
+    "condo": (22, 130_000, 950_000, 1, 3, 520, 1900),
+    "townhouse": (13, 210_000, 1_100_000, 2, 4, 1000, 2600),
+    "multi_family": (6, 480_000, 3_200_000, 6, 16, 3000, 14_000),
+    "land": (7, 45_000, 1_800_000, None, None, None, None),
+    "commercial": (5, 390_000, 6_500_000, None, None, 1500, 30_000),
+    "industrial": (2, 900_000, 9_000_000, None, None, 8000, 90_000),
+    "mixed_use": (3, 600_000, 5_000_000, 2, 12, 3000, 20_000),
+}
+
+# How often a deal stands in a stage, and is of a type.
+SCALE_STAGES = {
+    "lead": 12, "qualified": 10, "proposal": 9, "negotiation": 8, "contract": 5, "inspection": 4, "financing": 4,
+    "closing": 4, "closed_won": 28, "closed_lost": 16,
+}  # fmt: skip
+SCALE_DEAL_TYPES = {"sell": 50, "buy": 20, "rental": 12, "lease": 6, "flip": 7, "wholesale": 5}

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 from reos import demo
@@ -16,11 +15,11 @@ from reos.db import Connection, Database, plain_transaction
 from reos.errors import StorageServiceError
 from reos.integrations.storage import Storage, make_storage
 from reos.integrations.tracking import Addresses
-from reos.queries import auth
 from reos.queries import demo as queries
 from reos.queries.users import email_key
 from reos.seed import campaigns, market, pipeline
 from reos.seed.market import Listing, Rows
+from reos.seed.people import Person, found
 from reos.seed.pipeline import Lead
 from reos.settings import Settings
 
@@ -60,67 +59,29 @@ async def _load(settings: Settings, database: Database, storage: Storage) -> boo
         asyncio.to_thread(_draw, [listing for some in listings.values() for listing in some]),
         asyncio.gather(*(hash_password(user[6]) for user in demo.USERS)),
     )
+    people: dict[str, list[Person]] = {}
+    for (key, role, first, last, phone, email, _), password_hash in zip(demo.USERS, hashes, strict=True):
+        people.setdefault(key, []).append(Person(role, first, last, phone, email, password_hash))
     stored: list[str] = []
     try:
         async with plain_transaction(database) as conn:
             await queries.lock(conn)
             if await _is_there(conn):
                 return False
-            for organization in demo.ORGANIZATIONS:
-                offered = listings[organization[0]]
-                organization_id, users = await _create_users(conn, organization, hashes)
+            for key, name, slug, own_settings in demo.ORGANIZATIONS:
+                offered = listings[key]
+                organization_id, users = await found(conn, name, slug, own_settings, people[key])
                 await _create_listings(conn, offered, users, now)
                 rows = await _store(storage, organization_id, offered, pictures, stored)
                 await queries.create_images(conn, rows)
-                leads = await _create_pipeline(conn, organization[0], offered, users, now)
-                await _create_campaigns(conn, settings, organization_id, organization[0], leads, users["Admin"][0], now)
+                leads = await _create_pipeline(conn, key, offered, users, now)
+                await _create_campaigns(conn, settings, organization_id, key, leads, users["Admin"][0], now)
     except BaseException:
         for key in stored:
             with suppress(StorageServiceError):  # What made us stop is the error to tell.
                 await storage.delete(key)
         raise
     return True
-
-
-async def _create_users(
-    conn: Connection, organization: tuple[str, str, str, dict[str, Any]], hashes: list[str]
-) -> tuple[int, dict[str, list[int]]]:
-    """Register the organisation, which becomes the transaction's tenant, and add its users: their ids by role."""
-    key, name, slug, settings = organization
-    people = [(*user, password_hash) for user, password_hash in zip(demo.USERS, hashes, strict=True) if user[0] == key]
-    (_, _, first_name, last_name, phone, email, _, password_hash), *others = people
-    admin = await auth.register(
-        conn,
-        organization_name=name,
-        slug=slug,
-        email=email,
-        email_key=email_key(email),
-        password_hash=password_hash,
-        first_name=first_name,
-        last_name=last_name,
-        phone=phone,
-    )
-    await queries.set_settings(conn, settings)
-    await auth.verify_user(conn, admin["user_id"])
-    ids = await queries.create_users(
-        conn,
-        [
-            {"email": email, "first_name": first_name, "last_name": last_name, "phone": phone}
-            for _, _, first_name, last_name, phone, email, _, _ in others
-        ],
-    )
-    await queries.create_logins(
-        conn,
-        [
-            {"user_id": ids[email], "email_key": email_key(email), "password_hash": password_hash}
-            for *_, email, _, password_hash in others
-        ],
-    )
-    await queries.grant_roles(conn, [{"user_id": ids[user[5]], "role": user[1]} for user in others])
-    users = {"Admin": [admin["user_id"]]}
-    for user in others:
-        users.setdefault(user[1], []).append(ids[user[5]])
-    return admin["organization_id"], users
 
 
 async def _create_listings(
