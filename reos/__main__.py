@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from reos import demo, embedded, migrate, rls
-from reos.doctor import behind, examine
 from reos.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from reos.errors import ReosError
 from reos.migrate import MigrationError
@@ -196,12 +195,15 @@ def run_create_admin(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def run_doctor(settings: Settings, arguments: argparse.Namespace) -> int:
-    """One line for each thing looked at; 1 when something is at fault."""
+    """One line for each thing looked at, as soon as it is known; 1 when something is at fault."""
+    from reos.doctor import examine
+
+    verdicts = set()
     with _database(settings) as (resolved, _):
-        findings = list(examine(resolved))
-    for finding in findings:
-        print(f"{finding.verdict:<7} {finding.text}")
-    return int(any(finding.verdict == "fault" for finding in findings))
+        for finding in examine(resolved):
+            print(f"{finding.verdict:<7} {finding.text}", flush=True)
+            verdicts.add(finding.verdict)
+    return int("fault" in verdicts)
 
 
 def run_rls(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -266,7 +268,7 @@ def _bring_up_to_date(settings: Settings, resolved: Settings) -> None:
         if applied := migrate.migrate(owner_dsn, migrate.login_of(resolved.db_dsn)):
             print(f"Applied {len(applied)} migrations, up to {applied[-1]}.", flush=True)
     elif pending := migrate.pending(resolved.db_dsn):
-        raise CommandError(f"{behind(pending)} Run `reos migrate`.")
+        raise CommandError(f"{migrate.behind(pending)} Run `reos migrate`.")
 
 
 def _seed(settings: Settings, resolved: Settings) -> bool:

@@ -115,6 +115,13 @@ def pending(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
         return _missing(conn, directory)
 
 
+def behind(pending: list[str]) -> str:
+    """The sentence that says how far behind a database is."""
+    if len(pending) == 1:
+        return f"The database is one migration behind ({pending[0]})."
+    return f"The database is {len(pending)} migrations behind ({pending[0]} to {pending[-1]})."
+
+
 def login_of(dsn: str) -> str:
     """The log-in that a DSN leads to. Raises MigrationError when it does not say and cannot be reached."""
     user = conninfo_to_dict(dsn).get("user")
