@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/bench/analytics.py
 
-20 organisations, each with 5,000 properties, 5,000 leads, 2,000 deals with three stage changes and two transactions
-each. Every statement is run as the service's role by EXPLAIN (ANALYZE); the figure is the median execution time.
+The volume is that of `reos seed --scale 20x5000`. Every statement is run as the service's role by EXPLAIN (ANALYZE);
+the figure is the median execution time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import shutil
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
 import asyncpg
@@ -19,40 +20,13 @@ import asyncpg
 from reos import embedded, migrate
 from reos.db import begin_tenant, prepare_connection
 from reos.embedded import SERVICE_LOGIN
+from reos.seed import scale
+from reos.settings import Settings
 from reos.sql import load
 
-ORGANIZATIONS = 20
+SCALE = scale.Scale(20, 5000)
 RUNS = 15
 DAYS = (None, None)  # no limit of time
-
-FILL = """
-insert into organizations (name, slug, settings)
-    select 'O' || n, 'o' || n, '{"timezone": "America/New_York"}' from generate_series(1, 20) n;
-insert into event_counters (organization_id) select id from organizations;
-insert into properties (organization_id, address, city, state, zip_code, property_type, status, price, created_at)
-    select o.id, n || ' Main St', 'City ' || n % 40, 'TX', '78701',
-        (array['single_family', 'condo', 'land', 'townhouse'])[1 + n % 4], (array['available', 'sold'])[1 + n % 2],
-        n * 100, now() - make_interval(hours => n) from organizations o, generate_series(1, 5000) n;
-insert into leads (organization_id, first_name, last_name, source, status, score, created_at)
-    select o.id, 'F' || n, 'L' || n, (array['website', 'referral', 'event'])[1 + n % 3],
-        (array['new', 'converted', 'lost', 'qualified'])[1 + n % 4], n % 101, now() - make_interval(hours => n)
-    from organizations o, generate_series(1, 5000) n;
-insert into deals (organization_id, property_id, deal_type, stage, value, closed_at, created_at)
-    select p.organization_id, p.id, (array['buy', 'sell', 'lease'])[1 + p.n % 3],
-        (array['lead', 'proposal', 'closed_lost', 'negotiation'])[1 + p.n % 4], 1000 + p.n,
-        case when p.n % 4 = 2 then now() end, now() - make_interval(hours => p.n::integer)
-    from (select organization_id, id, row_number() over (partition by organization_id order by id) n from properties) p
-    where p.n <= 2000;
-insert into deal_stage_changes (organization_id, deal_id, old_stage, duration_seconds, new_stage, changed_at)
-    select d.organization_id, d.id, case when n > 1 then 'lead' end,
-        case when n > 1 then 3600 end, case n when 1 then 'lead' when 2 then 'proposal' else d.stage end,
-        d.created_at + make_interval(hours => n)
-    from deals d, generate_series(1, 3) n;
-insert into transactions (organization_id, deal_id, transaction_type, amount, transaction_date)
-    select d.organization_id, d.id, (array['sale', 'commission', 'expense'])[1 + (d.id + n) % 3], 100 + n,
-        (now() - make_interval(days => (d.id % 700)::integer))::date
-    from deals d, generate_series(1, 2) n;
-"""
 
 STATEMENTS = (
     ("leads", "get_lead_stats", ()),
@@ -66,19 +40,17 @@ STATEMENTS = (
 )
 
 
-async def fill(superuser_dsn: str) -> int:
-    """An organisation in the middle."""
-    conn = await asyncpg.connect(superuser_dsn)
-    await conn.execute("set session_replication_role = replica;" + FILL)
-    await conn.execute("vacuum (analyze)")
-    found: int = await conn.fetchval("select id from organizations order by id offset $1 limit 1", ORGANIZATIONS // 2)
-    await conn.close()
-    return found
-
-
-async def measure(dsn: str, organization_id: int) -> None:
-    conn = await asyncpg.connect(dsn)
+async def measure(settings: Settings) -> None:
+    began = time.perf_counter()
+    await scale.load(settings, SCALE)
+    print(f"{SCALE} was loaded in {time.perf_counter() - began:.0f} s")
+    conn = await asyncpg.connect(settings.db_dsn)
     await prepare_connection(conn)
+    # An organisation in the middle.
+    login = await conn.fetchrow(
+        "select organization_id from read_login($1, '', interval '0')", SCALE.admins[SCALE.organizations // 2]
+    )
+    organization_id = login["organization_id"]
     for resource, name, args in STATEMENTS:
         text = getattr(load(resource), name).text
         times = []
@@ -97,9 +69,8 @@ def main() -> None:
     try:
         with embedded.start(directory, durable=False) as server:
             migrate.migrate(server.owner_dsn, SERVICE_LOGIN)
-            # On the database of the service, as superuser: bulk rows without triggers.
-            organization_id = asyncio.run(fill(server.layout.dsn("postgres", embedded.DATABASE)))
-            asyncio.run(measure(server.dsn, organization_id))
+            settings = Settings(_env_file=None, db_dsn=server.dsn, db_owner_dsn=server.owner_dsn)  # type: ignore[call-arg]
+            asyncio.run(measure(settings))
     finally:
         embedded.remove(directory)
         shutil.rmtree(directory)

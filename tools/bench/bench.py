@@ -35,28 +35,22 @@ from reos.auth.tokens import issue_access_token
 from reos.db import Database, begin_tenant, plain_transaction, tenant_transaction
 from reos.queries import listing, properties
 from reos.queries.listing import PageRequest
+from reos.seed import scale
 from reos.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PROPERTIES = 1000  # of the organisation
+SCALE = scale.Scale(1, 1000)
 PAGE = 20
 POOL = 8
 GOAL = 0.8
 HUGE = 2**30
 
-FILL = """
-insert into properties (organization_id, address, city, state, zip_code, property_type, price, bedrooms, bathrooms,
-    square_feet, year_built, latitude, longitude, description, features)
-select $1, n || ' Main St', 'City ' || n % 10, 'TX', lpad(n::text, 5, '0'), 'condo', n * 1000, n % 5, 1.5, 500 + n,
-    1900 + n % 120, n % 90, n % 180, repeat('A place like any other. ', 10), '["garden", "garage"]'
-from generate_series(1, $2::int) n
-"""
 
-
-def make_settings(dsn: str, data_dir: Path) -> Settings:
+def make_settings(dsn: str, data_dir: Path, owner_dsn: str = "") -> Settings:
     """Everything on, the limits out of reach."""
     values: dict[str, Any] = {
         "db_dsn": dsn,
+        "db_owner_dsn": owner_dsn,
         "data_dir": data_dir,
         "jwt_secret_key": "a secret for measuring only, of no worth",
         "jwt_access_token_expire_minutes": 600,
@@ -233,20 +227,17 @@ async def load(target: Target, clients: int, seconds: float) -> None:
 
 async def fill(settings: Settings) -> tuple[int, int, str]:
     """An organisation with properties: its id, one of theirs, and the Authorization header of its Admin."""
+    await scale.load(settings, SCALE)
     database = await Database.connect(settings)
     try:
         async with plain_transaction(database) as conn:
-            row = await conn.fetchrow(
-                "select * from register_organization('Bench', 'bench', $1, $1, 'x', 'Ada', 'Admin', null)",
-                "bench@example.com",
-            )
+            row = await conn.fetchrow("select * from read_login($1, '', interval '0')", SCALE.admins[0])
         organization_id, user_id = row["organization_id"], row["user_id"]
         async with tenant_transaction(database, organization_id) as conn:
             session_id = await conn.fetchval(
                 "insert into sessions (organization_id, user_id, expires_at) values ($1, $2, now() + interval '1 day')"
                 " returning id", organization_id, user_id,
             )  # fmt: skip
-            await conn.execute(FILL, organization_id, PROPERTIES)
             property_id = await conn.fetchval("select id from properties offset 500 limit 1")
     finally:
         await database.close()
@@ -294,7 +285,7 @@ def main() -> None:
     try:
         with embedded.start(directory) as postgres, ExitStack() as stack:
             migrate.migrate(postgres.owner_dsn, embedded.SERVICE_LOGIN)
-            settings = make_settings(postgres.dsn, directory)
+            settings = make_settings(postgres.dsn, directory, postgres.owner_dsn)
             organization_id, property_id, authorization = uvloop.run(fill(settings))
             ports = {kind: stack.enter_context(server(kind, postgres.dsn, directory)) for kind in ("bare", "service")}
             pairs = [

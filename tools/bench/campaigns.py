@@ -25,9 +25,10 @@ import aiosmtplib
 import httpx
 import psycopg
 
-from reos import embedded
+from reos import demo, embedded
 from reos.integrations.email import build_message
 from reos.jobs.campaigns import CONNECTIONS
+from reos.seed.scale import Scale
 from reos.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -50,11 +51,6 @@ async def main():
     await server.serve_forever()
 
 asyncio.run(main())
-"""
-
-LEADS = """
-insert into leads (organization_id, first_name, last_name, source, email)
-select %s, 'First' || n, 'Last' || n, 'other', 'lead' || n || '@example.com' from generate_series(1, %s) n
 """
 
 
@@ -104,14 +100,12 @@ async def bare_loop(port: int, number: int) -> float:
     return number / (time.perf_counter() - began)
 
 
-def campaign(client: httpx.Client, directory: Path, number: int) -> float:
-    """Mails a second, from the first that was sent to the last."""
-    person = {"email": "ann@example.com", "password": "correct Horse 7", "first_name": "Ann", "last_name": "Lee"}
-    registered = call(client, "POST", "/auth/register", json=person)
-    client.headers["Authorization"] = f"Bearer {registered['access_token']}"
+def campaign(client: httpx.Client, directory: Path, scale: Scale) -> float:
+    """Mails a second to all leads of an organisation, from the first that was sent to the last."""
+    (admin,) = scale.admins
+    session = call(client, "POST", "/auth/login", json={"email": admin, "password": demo.SCALE_PASSWORD})
+    client.headers["Authorization"] = f"Bearer {session['access_token']}"
     with embedded.start(directory / ".reos") as server, psycopg.connect(server.layout.dsn("postgres", "reos")) as conn:
-        conn.execute(LEADS, [registered["user"]["organization_id"], number])
-        conn.commit()
         draft = {"name": "Bench", "campaign_type": "email", "subject": "A house", "content": CONTENT}
         path = f"/campaigns/{call(client, 'POST', '/campaigns', json=draft)['id']}"
         call(client, "POST", f"{path}/send", json={})
@@ -119,12 +113,13 @@ def campaign(client: httpx.Client, directory: Path, number: int) -> float:
             time.sleep(0.2)
         row = conn.execute("select extract(epoch from max(sent_at) - min(sent_at)) from campaign_recipients").fetchone()
     assert row is not None
-    assert call(client, "GET", path)["sent_count"] == number
-    return number / float(row[0])
+    assert call(client, "GET", path)["sent_count"] == scale.rows
+    return scale.rows / float(row[0])
 
 
 def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    scale = Scale(1, number)
     directory = Path(tempfile.mkdtemp(prefix="reos-bench-"))
     directory.chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -142,7 +137,10 @@ def main() -> None:
                 httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
             ):
                 wait_ready(client)
-                rate = campaign(client, directory, number)
+                seeding = [sys.executable, "-m", "reos", "seed", "--scale", str(scale)]
+                environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+                subprocess.run(seeding, cwd=directory, env=environment, check=True, stdout=subprocess.DEVNULL)
+                rate = campaign(client, directory, scale)
             after = asyncio.run(bare_loop(smtp_port, number))
     finally:
         embedded.remove(directory / ".reos")
