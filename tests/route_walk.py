@@ -182,7 +182,7 @@ def _text(leaf: Leaf) -> str:
             return PASSWORD
         case "uri":
             return "https://example.invalid/picture.jpg"
-    if {"format": "date"} in schema.get("anyOf", []):
+    if {"type": "string", "format": "date"} in schema.get("anyOf", []):
         return "2026-03-04"
     for make in _TEXTS:
         text = make()
