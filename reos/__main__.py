@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reos import demo, embedded, migrate, rls
+from reos import demo, embedded, metrics, migrate, rls
 from reos.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from reos.errors import ReosError
 from reos.migrate import MigrationError
@@ -317,12 +317,14 @@ def _supervise(
             reload()
             supervisor.restart()
 
+    children = server.web_children(sockets)
+    if with_worker:
+        children.append(server.worker_child())
     try:
-        children = server.web_children(sockets)
-        if with_worker:
-            children.append(server.worker_child())
-        supervisor = server.Supervisor(children, environment, keep=keep, on_ready=on_ready, gives_up=reload is None)
-        supervisor.run()
+        with metrics.shared_directory() as shared:
+            given = {**environment, **shared}
+            supervisor = server.Supervisor(children, given, keep=keep, on_ready=on_ready, gives_up=reload is None)
+            supervisor.run()
     except server.ServerError as error:
         raise CommandError(str(error)) from error
 

@@ -19,6 +19,7 @@ from reos.middleware.bodies import MULTIPART_OVERHEAD
 from reos.middleware.endpoint import ENDPOINTS
 from reos.middleware.rate_limit import RateLimiter
 from reos.middleware.redis_counter import connect, make_counter
+from reos.scrape import Scraper
 from reos.settings import Settings
 
 
@@ -71,7 +72,10 @@ async def open_parts(app: Sanic) -> None:
     replica = None
     if settings.db_replica_dsn:
         # While it is away, what it serves is refused, and all else goes on.
-        replica = await Database.connect(settings, settings.db_replica_dsn, is_needed=False)
+        replica = await Database.connect(settings, settings.db_replica_dsn, name="replica", is_needed=False)
+    pools = {pool.name: pool for pool in (database, replica) if pool is not None}
+    scraper = Scraper("web", pools, hub=hub)
+    await scraper.start()
     app.ctx.context = Context(
         settings=settings,
         database=database,
@@ -81,6 +85,7 @@ async def open_parts(app: Sanic) -> None:
         storage=make_storage(settings),
         hub=hub,
         webhooks=WebhookClient(allow_private=settings.webhook_allow_private),
+        scraper=scraper,
         replica=replica,
         redis=redis,
         mailer=SmtpMailer(settings) if settings.smtp_host else None,
@@ -95,6 +100,7 @@ async def stop_streams(app: Sanic) -> None:
 
 async def close_parts(app: Sanic) -> None:
     context: Context = app.ctx.context
+    await context.scraper.stop()
     await context.limiter.stop()
     if context.redis is not None:
         await context.redis.aclose()

@@ -23,6 +23,7 @@ class Context:
     storage: Any
     hub: Any
     webhooks: Any
+    scraper: Any
     replica: Database | None = None  # what reads_replica endpoints read
     redis: Any = None  # the client of Redis, where one is configured
     mailer: Any = None  # for the health check, where a mail server is configured

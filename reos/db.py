@@ -8,6 +8,7 @@ a pooler in transaction mode may stand in between.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -17,8 +18,9 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from reos import encoding
+from reos import encoding, metrics
 from reos.errors import DatabaseError, OverloadedError, ReosError, ResourceNotFoundError
+from reos.metrics import timed
 from reos.settings import Settings
 from reos.sql import Statement
 
@@ -59,8 +61,11 @@ class Database:
     and giving back, with a timer and a task for each, costs as much as a short statement.
     """
 
-    def __init__(self, pool: asyncpg.Pool):
+    def __init__(self, pool: asyncpg.Pool, name: str = "main"):
         self.pool = pool
+        self.name = name
+        self._wait_seconds = metrics.pool_tally(name)
+        self._refused = metrics.POOL_REFUSED.labels(name)
         self._taken = 0  # from asyncpg's pool, in use or at hand
         self._at_hand: list[Connection] = []
         self._queue: deque[asyncio.Future[Connection | None]] = deque()
@@ -69,8 +74,13 @@ class Database:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def connect(cls, settings: Settings, dsn: str | None = None, *, is_needed: bool = True) -> Database:
-        """Open the pool. Raises DatabaseError when Postgres cannot be reached, unless it `is_needed` only later."""
+    async def connect(
+        cls, settings: Settings, dsn: str | None = None, *, name: str = "main", is_needed: bool = True
+    ) -> Database:
+        """Open the pool. Raises DatabaseError when Postgres cannot be reached, unless it `is_needed` only later.
+
+        `name` is what its metrics are told under.
+        """
         try:
             pool = await asyncpg.create_pool(
                 dsn or settings.db_dsn,
@@ -84,7 +94,7 @@ class Database:
             )
         except (OSError, asyncpg.PostgresError) as error:
             raise DatabaseError(f"Postgres cannot be reached: {error}") from error
-        return cls(pool)
+        return cls(pool, name)
 
     async def close(self) -> None:
         self._is_closing = True
@@ -95,6 +105,11 @@ class Database:
                 await self.pool.close()
         except TimeoutError:
             self.pool.terminate()
+
+    @property
+    def size(self) -> int:
+        """Connections that there may be."""
+        return int(self.pool.get_max_size())
 
     @property
     def busy(self) -> int:
@@ -119,13 +134,25 @@ class Database:
         return _Transaction(self, begin)
 
     async def _take(self) -> Connection:
+        if self._at_hand and not _is_lost(self._at_hand[-1]):
+            return self._at_hand.pop()
+        began = time.perf_counter()
+        try:
+            return await self._find()
+        except OverloadedError:
+            self._refused.inc()
+            raise
+        finally:
+            self._wait_seconds.observe(time.perf_counter() - began)
+
+    async def _find(self) -> Connection:
         while True:
             while self._at_hand:
                 conn = self._at_hand.pop()
                 if not _is_lost(conn):
                     return conn
                 await self._give_up(conn)
-            if self._taken < self.pool.get_max_size():
+            if self._taken < self.size:
                 self._taken += 1
                 try:
                     return await self.pool.acquire(timeout=ACQUIRE_TIMEOUT)
@@ -263,7 +290,7 @@ class _Transaction:
             if not self.database._leave_open(self.conn):
                 await self._commit(self.conn.execute("COMMIT"))
         else:
-            await self._commit(_finish(self.conn, "COMMIT"))
+            await self._commit(timed("commit", _finish(self.conn, "COMMIT")))
 
     async def _commit(self, committing: Coroutine[Any, Any, str]) -> None:
         try:
@@ -350,12 +377,13 @@ async def plain_transaction(database: Database) -> AsyncIterator[Connection]:
 
 async def fetch_one(conn: Connection, statement: Statement, *args: Any) -> Record | None:
     """The first row of a `:one` statement, or None."""
-    return await conn.fetchrow(statement.text, *args)
+    row: Record | None = await timed(statement.name, conn.fetchrow(statement.text, *args))
+    return row
 
 
 async def fetch_existing(conn: Connection, statement: Statement, *args: Any) -> Record:
     """The first row of a `:one` statement. Raises ResourceNotFoundError when there is none."""
-    row = await conn.fetchrow(statement.text, *args)
+    row = await timed(statement.name, conn.fetchrow(statement.text, *args))
     if row is None:
         raise ResourceNotFoundError
     return row
@@ -363,15 +391,15 @@ async def fetch_existing(conn: Connection, statement: Statement, *args: Any) -> 
 
 async def fetch_all(conn: Connection, statement: Statement, *args: Any) -> list[Record]:
     """All rows of a `:many` statement."""
-    rows: list[Record] = await conn.fetch(statement.text, *args)
+    rows: list[Record] = await timed(statement.name, conn.fetch(statement.text, *args))
     return rows
 
 
 async def fetch_value(conn: Connection, statement: Statement, *args: Any) -> Any:
     """The first column of the first row of a `:value` statement, or None."""
-    return await conn.fetchval(statement.text, *args)
+    return await timed(statement.name, conn.fetchval(statement.text, *args))
 
 
 async def execute(conn: Connection, statement: Statement, *args: Any) -> None:
     """Run an `:exec` statement, whose rows nobody needs."""
-    await conn.execute(statement.text, *args)
+    await timed(statement.name, conn.execute(statement.text, *args))

@@ -28,6 +28,7 @@ from loguru import logger
 from reos.auth.guard import Principal
 from reos.db import Database, Record, plain_transaction, prepare_connection, tenant_transaction
 from reos.errors import DatabaseError, OverloadedError, RateLimitExceededError
+from reos.metrics import STREAM_LAG
 from reos.queries import events
 from reos.settings import Settings
 from reos.streams import Line, Message, Start, Stream, connected_message, find_start, resync_message
@@ -231,6 +232,8 @@ class Hub:
                     yield chunk
             elif chunk := stream.take():
                 yield chunk
+                # Written; an event is created directly before its commit. The two clocks may differ.
+                STREAM_LAG.observe(max(0.0, time.time() - stream.oldest_taken))
             else:
                 await stream.wait(heartbeat_at - now)
         if not stream.is_cut:

@@ -487,6 +487,7 @@ def _plain_operations(refs: Refs) -> list[tuple[str, Json]]:
         ("/live", _probe("live", "Whether the process answers, under another name", alive, status, {200})),
         ("/ready", _probe("ready", "Whether traffic may come", ready, status, {200, 503})),
         ("/health", _probe("health", "Every part with its state", parts, health, {200, 503})),
+        ("/metrics", _metrics_operation()),
         ("/files/{token}", _file_operation()),
     ]
 
@@ -500,6 +501,18 @@ def _probe(name: str, summary: str, description: str, schema: Json, statuses: se
         "tags": ["operations"],
         "security": [],
         "responses": {str(status): answer for status in sorted(statuses)},
+    }
+
+
+def _metrics_operation() -> Json:
+    text = {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {
+        "operationId": "get_metrics",
+        "summary": "What all processes have counted, for Prometheus",
+        "description": "`docs/metrics.md` lists it. Needs no log-in.",
+        "tags": ["operations"],
+        "security": [],
+        "responses": {"200": text},
     }
 
 

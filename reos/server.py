@@ -37,6 +37,7 @@ from sanic.server.async_server import AsyncioServer
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from reos.log import setup_logging
+from reos.metrics import NAME_VARIABLE
 from reos.processes import die_with_parent
 from reos.settings import Settings, load_settings
 
@@ -429,7 +430,7 @@ class Supervisor:
             command += [child.name, *map(str, inherited)]
         child.process = subprocess.Popen(
             command,
-            env=self.environment,
+            env={**self.environment, NAME_VARIABLE: child.name},
             pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C in a terminal is for the supervisor alone.

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
+    worker_metrics_port: int = Field(0, ge=0, le=65535)  # 0: the worker serves no /metrics of its own
 
     # Database
     db_dsn: str = ""  # empty: the embedded Postgres

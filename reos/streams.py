@@ -24,6 +24,7 @@ from loguru import logger
 from reos import encoding
 from reos.auth.guard import Principal
 from reos.db import Record
+from reos.metrics import STREAMS_CUT
 
 MAX_QUEUED = 1000  # events of a stream
 CHUNK_BYTES = 64 * 1024  # written at a time
@@ -41,6 +42,7 @@ class Message:
     permission: str | None  # that it takes to read the resource; None for a notification
     user_id: int | None  # the only one whom a notification is for; None: everybody
     text: bytes
+    created_at: float  # seconds since 1970
 
     @classmethod
     def of(cls, row: Record) -> Message:
@@ -52,6 +54,7 @@ class Message:
             permission=None if is_notification else f"{row['resource_type']}:read",
             user_id=row["data"].get("user_id") if is_notification else None,
             text=_format(row["id"], {"type": row["type"], "data": row["data"], "timestamp": row["created_at"]}),
+            created_at=row["created_at"].timestamp(),
         )
 
 
@@ -155,6 +158,7 @@ class Stream:
         self.is_live = False
         self.ended_at: float | None = None  # monotonic
         self.is_cut = False
+        self.oldest_taken = 0.0  # when the first event was created of what was taken last; seconds since 1970
         self._queue: deque[Message] = deque()
         self._changed = asyncio.Event()
 
@@ -191,6 +195,8 @@ class Stream:
         while self._queue and size < CHUNK_BYTES:
             message = self._queue.popleft()
             if self.may_see(message):
+                if not parts:
+                    self.oldest_taken = message.created_at
                 parts.append(message.text)
                 size += len(message.text)
         return b"".join(parts)
@@ -213,6 +219,7 @@ class Stream:
         if not self.is_cut:
             organization_id, session_id = self.session
             logger.info("Event stream of session {} of organisation {} cut: {}", session_id, organization_id, reason)
+            STREAMS_CUT.inc()
             self.is_cut = True
             self.end()
             self._queue.clear()

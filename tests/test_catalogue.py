@@ -41,6 +41,7 @@ DEFINER_FUNCTIONS = {
     "finish_address_lookup": "as add_address_lookup",
     "forget_webhook_secrets": "secrets lie where the app role has no rights",
     "give_back_rate_limits": "requests are counted before a tenant is known",
+    "job_backlog": "four numbers over all organisations",
     "job_health": "three numbers over all organisations",
     "keep_public_answer": "before log-in there is no tenant",
     "list_abandoned_files": "the sweep of all organisations; ids and storage keys only",

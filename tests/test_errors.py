@@ -127,7 +127,7 @@ async def test_head_is_get_without_a_body(api: Api) -> None:
         assert {k: v for k, v in head.headers.items() if k not in varying} == {
             k: v for k, v in get.headers.items() if k not in varying
         }
-    for path in ("/healthz", "/live", "/ready", "/health", "/openapi.json", "/docs", "/redoc"):
+    for path in ("/healthz", "/live", "/ready", "/health", "/metrics", "/openapi.json", "/docs", "/redoc"):
         assert (await api.http.head(path)).status_code == 200
     assert (await api.anonymous.request("HEAD", "/properties")).status_code == 401
     assert (await admin.request("HEAD", "/properties/1/restore")).status_code == 405

@@ -20,11 +20,11 @@ FILES = sorted((ROOT / "reos").rglob("*.py"))
 
 # The rows import only from their own row and those below. The lowest may be imported by anybody.
 LAYERS = [
-    ["settings", "errors", "encoding", "log", "sql", "processes", "demo"],
+    ["settings", "errors", "encoding", "log", "sql", "processes", "demo", "metrics"],
     ["db"],
     ["schemas"],
     ["queries"],
-    ["auth", "jobs", "integrations", "events", "streams", "context"],
+    ["auth", "jobs", "integrations", "events", "streams", "scrape", "context"],
     ["handlers", "middleware", "openapi"],
     ["app"],
     ["server", "migrate", "embedded", "doctor", "rls", "reload", "seed", "admin", "__main__"],

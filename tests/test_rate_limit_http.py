@@ -119,7 +119,9 @@ async def test_after_log_in_requests_count_on_the_user_before_on_the_address(
         assert (await admin.request("GET", "/properties")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/live", "/ready", "/health", "/docs", "/redoc", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/live", "/ready", "/health", "/metrics", "/docs", "/redoc", "/openapi.json"]
+)
 async def test_health_and_docs_do_not_count(database: TestDatabase, tmp_path: Path, path: str) -> None:
     async with served_api(database, tmp_path, **limits(1)) as api:
         await api.value("delete from rate_limits")

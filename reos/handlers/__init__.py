@@ -19,6 +19,7 @@ from reos.handlers import (
     health,
     jobs,
     leads,
+    metrics,
     organizations,
     pages,
     permissions,
@@ -36,6 +37,7 @@ from reos.handlers import (
 
 BLUEPRINTS: list[Blueprint] = [
     health.bp,
+    metrics.bp,
     docs.bp,
     pages.bp,
     files.bp,

@@ -29,6 +29,7 @@ import idna
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from reos.errors import EmailServiceError
+from reos.metrics import MAILS, counted
 from reos.settings import Settings, SettingsError
 
 TIMEOUT = 20.0  # seconds for connecting and for each command
@@ -249,6 +250,7 @@ class SmtpMailer:
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
         self._checking = asyncio.Lock()
 
+    @counted(MAILS)
     async def send(self, message: EmailMessage | WrittenMail) -> None:
         """Send to the address in To. Raises EmailServiceError.
 
@@ -436,6 +438,7 @@ class OutboxMailer:
         except OSError as error:
             raise SettingsError(f"DATA_DIR: {directory} cannot be made: {error.strerror}.") from None
 
+    @counted(MAILS)
     async def send(self, message: EmailMessage | WrittenMail) -> None:
         """Raises EmailServiceError when the file cannot be written."""
         content = message.content if isinstance(message, WrittenMail) else message.as_bytes()

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import aiohttp
 
 from reos.errors import SMSServiceError
+from reos.metrics import TEXTS, counted
 from reos.settings import Settings, SettingsError
 
 TIMEOUT = aiohttp.ClientTimeout(total=20, connect=10)  # seconds
@@ -63,6 +64,7 @@ class OutboxTexter:
         """`directory` is made with the first message."""
         self.directory = directory
 
+    @counted(TEXTS)
     async def send(self, to: str, text: str, reference: str) -> str | None:
         """Raises SMSServiceError when the file cannot be written."""
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}"
@@ -114,6 +116,7 @@ class _HttpProvider:
 class TwilioTexter(_HttpProvider):
     """Twilio's Programmable Messaging: SMS_API_KEY is the account's SID, SMS_API_SECRET its token."""
 
+    @counted(TEXTS)
     async def send(self, to: str, text: str, reference: str) -> str | None:
         settings = self.settings
         base = (settings.sms_api_url or TWILIO_URL).rstrip("/")
@@ -132,6 +135,7 @@ class HttpTexter(_HttpProvider):
     It is told SMS_API_KEY as a bearer token. A 2xx answer means that it has the message; `id` in its JSON is kept.
     """
 
+    @counted(TEXTS)
     async def send(self, to: str, text: str, reference: str) -> str | None:
         settings = self.settings
         headers = {"Authorization": f"Bearer {settings.sms_api_key}"} if settings.sms_api_key else {}

@@ -28,6 +28,7 @@ from reos.jobs.campaign_exports import store_export
 from reos.jobs.connector import LOST
 from reos.jobs.mails import MAIL_RETRY
 from reos.jobs.task import Job, task
+from reos.metrics import CAMPAIGN_MESSAGES
 from reos.queries import campaign_sending as queries
 from reos.queries import campaigns, events, stored_files
 from reos.queries.campaign_sending import Outcome, OutcomeKind
@@ -425,6 +426,7 @@ class _Sending:
         wait: float | None = None,
         message_id: str | None = None,
     ) -> None:
+        CAMPAIGN_MESSAGES.labels(outcome).inc()
         # The attempts are those before this one.
         self.outcomes.append(
             Outcome(

@@ -32,6 +32,7 @@ from reos.integrations.storage import Storage
 from reos.integrations.webhooks import WebhookClient
 from reos.jobs.connector import AsyncpgConnector
 from reos.log import set_context
+from reos.metrics import JOB_SECONDS
 from reos.queries import events
 from reos.queries import jobs as queries
 from reos.settings import Settings
@@ -177,11 +178,18 @@ async def _observed(job: Job, is_final: Callable[[BaseException], bool]) -> Asyn
         unexpected = not isinstance(error, (ReosError, TimeoutError, asyncio.CancelledError))
         told = logger.opt(exception=error) if unexpected else logger
         told.warning("The job failed in attempt {}: {}", job.attempt, describe(error))
-        await _finish_run(job, run_id, describe(error), failed_for_good=is_final(error))
+        is_stopped, has_failed = isinstance(error, asyncio.CancelledError), is_final(error)
+        _measure(job, "stopped" if is_stopped else "failed" if has_failed else "retried", started)
+        await _finish_run(job, run_id, describe(error), failed_for_good=has_failed)
         raise
+    _measure(job, "done", started)
     level = "DEBUG" if job.tenant is None else "INFO"
     logger.log(level, "The job is done after {:.0f} ms", (time.perf_counter() - started) * 1000)
     await _finish_run(job, run_id, None)
+
+
+def _measure(job: Job, outcome: str, started: float) -> None:
+    JOB_SECONDS.labels(job.kind, outcome).observe(time.perf_counter() - started)
 
 
 def describe(error: BaseException) -> str:

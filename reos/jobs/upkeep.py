@@ -12,6 +12,7 @@ from loguru import logger
 
 from reos.db import plain_transaction, tenant_transaction
 from reos.jobs.task import TASKS, Job, Retry, failure_event, task
+from reos.metrics import JOBS_LOST
 from reos.queries import events, idempotency_keys, jobs, rate_limits, webhooks
 
 HEARTBEAT_SECONDS = 5.0
@@ -34,6 +35,7 @@ async def rescue_stalled_jobs(job: Job) -> None:
     async with job.queue.acquire() as conn:
         rescued = await jobs.rescue_stalled(conn, timedelta(seconds=STALLED_SECONDS), attempts)
     for row in rescued:
+        JOBS_LOST.labels(row["task"]).inc()
         outcome = "runs again" if row["is_queued"] else "has failed for good"
         if row["organization_id"] is not None and not row["is_queued"]:
             event = failure_event(row["task"], row["job_id"], "its worker died each time.")

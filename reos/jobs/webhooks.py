@@ -18,6 +18,7 @@ from reos import encoding
 from reos.db import Connection, Record, plain_transaction, tenant_transaction
 from reos.integrations.webhooks import TIMEOUT_SECONDS, Outcome, open_secrets, signed_headers
 from reos.jobs.task import JITTER, Job, Retry, task
+from reos.metrics import WEBHOOK_SECONDS
 from reos.queries import audit, events
 from reos.queries import webhooks as queries
 
@@ -93,6 +94,7 @@ async def _record(job: Job, conn: Connection, delivery: Record, outcome: Outcome
     is_gone = outcome.status == GONE
     next_in = None if outcome.is_success or is_gone else next_wait(job, delivery["attempts"])
     status = "delivered" if outcome.is_success else "failed" if next_in is None else "pending"
+    WEBHOOK_SECONDS.labels("retry" if status == "pending" else status).observe(outcome.milliseconds / 1000)
     await queries.finish_attempt(
         conn,
         delivery,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+from aiohttp import web
 from loguru import logger
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
@@ -22,7 +23,9 @@ from reos.jobs import upkeep
 from reos.jobs.app import make_app
 from reos.jobs.connector import LOST, AsyncpgConnector
 from reos.jobs.task import Parts
-from reos.settings import Settings
+from reos.metrics import CONTENT_TYPE
+from reos.scrape import Scraper
+from reos.settings import Settings, SettingsError
 
 CONCURRENCY = 10  # jobs at a time in a process; they mostly wait for others
 GRACE_SECONDS = 10.0  # that running jobs have at a stop, before they go back into the queue
@@ -55,8 +58,9 @@ async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> N
         queue=connector,
     )
     try:
-        await connector.open_async()
-        await _run_until(make_app(connector), parts, stop)
+        async with _measured(settings, database):
+            await connector.open_async()
+            await _run_until(make_app(connector), parts, stop)
     finally:
         await mailer.close()
         await texter.close()
@@ -64,6 +68,35 @@ async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> N
         await webhooks.close()
         await connector.close_async()
         await database.close()
+
+
+@asynccontextmanager
+async def _measured(settings: Settings, database: Database) -> AsyncIterator[None]:
+    """Look at the process meanwhile, and tell of it at WORKER_METRICS_PORT where that is set. Raises SettingsError."""
+    scraper = Scraper("worker", {database.name: database})
+    runner = web.AppRunner(_metrics_app(scraper), access_log=None, handle_signals=False)
+    await scraper.start()
+    try:
+        if settings.worker_metrics_port:
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, settings.host, settings.worker_metrics_port).start()
+            except OSError as error:
+                told = f"{settings.worker_metrics_port} on {settings.host} cannot be served: {error.strerror or error}."
+                raise SettingsError(f"WORKER_METRICS_PORT: {told}") from None
+        yield
+    finally:
+        await runner.cleanup()
+        await scraper.stop()
+
+
+def _metrics_app(scraper: Scraper) -> web.Application:
+    async def get_metrics(request: web.Request) -> web.Response:
+        return web.Response(body=await scraper.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.router.add_get("/metrics", get_metrics)
+    return app
 
 
 async def _run_until(app: App, parts: Parts, stop: asyncio.Event) -> None:

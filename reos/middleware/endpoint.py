@@ -39,6 +39,7 @@ from reos.errors import (
     from_constraint,
 )
 from reos.log import add_context
+from reos.metrics import RATE_LIMITED
 from reos.middleware import idempotency
 from reos.middleware.bodies import MAX_UPLOAD_BYTES, Body, BodyKind, read_body
 from reos.middleware.call import Answer, Call, Pages, etag_of, is_known
@@ -249,6 +250,7 @@ async def _admit(endpoint: Endpoint, call: Call) -> None:
     allowance = await limiter.take(key)
     request.ctx.rate_limit_headers = allowance.headers()
     if not allowance.allowed:
+        RATE_LIMITED.labels(key.partition(":")[0]).inc()
         raise allowance.error()
     if refused:
         raise refused

@@ -7,22 +7,26 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import RequestCancelled
 
+from reos import metrics
 from reos.errors import InvalidInputError
 from reos.log import AccessLog, set_context
 from reos.middleware.responses import VARIABLE, ApiResponse, standing_pair
 from reos.settings import Settings
 
 API = "/api/"
+METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 CLIENT_GONE = 499  # what the log shows for a client that did not wait for its answer; nobody receives it
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SECRET_PARAMETER = re.compile(r"(^|&)([a-z0-9_-]*(?:ticket|token|signature)|sig)=[^&]*", re.IGNORECASE)
 _SECRET_PATH = re.compile(r"^(/files/|/t/[a-z]/)[^/]+")
+_PATH_PARAMETER = re.compile(r"<(\w+)[^>]*>")
 # A line that does not begin with a field's name and a colon (RFC 9112, section 5).
 _NO_FIELD = re.compile(rb"\r\n(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
 
@@ -48,6 +52,7 @@ def install(app: Sanic, settings: Settings) -> None:
     def finish(request: Request, response: HTTPResponse) -> HTTPResponse | None:
         headers = response.headers
         headers["X-Request-ID"] = begin(request)
+        _measure(request, response.status)
         headers.update(getattr(request.ctx, "rate_limit_headers", ()))
         is_read = request.method in ("GET", "HEAD") and request.path.startswith(API)
         if isinstance(response, ApiResponse) and not any(name in headers for name in VARIABLE):
@@ -149,6 +154,20 @@ class _CountedResponse(HTTPResponse):
     async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
         await super().send(data, end_stream)
         self.sent += len(data or b"")
+
+
+def _measure(request: Request, status: int) -> None:
+    """Keep how long it took, under names of which there are only so many, whatever clients send."""
+    method = request.method if request.method in METHODS else "other"
+    route = request.route
+    pattern = "unknown" if route is None else _pattern(route.path)
+    metrics.observe_request(method, pattern, status, time.perf_counter() - request.ctx.started)
+
+
+@cache
+def _pattern(path: str) -> str:
+    """Sanic's path of a route as the documentation of the API has it: /properties/{property_id}."""
+    return "/" + _PATH_PARAMETER.sub(r"{\1}", path)
 
 
 def _answer_nobody(request: Request, error: BaseException) -> HTTPResponse:

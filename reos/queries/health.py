@@ -17,3 +17,8 @@ async def count_migrations(conn: Connection) -> int:
 async def get_job_health(conn: Connection) -> Record:
     """`workers` alive, `queued` jobs that could run now, and `oldest_seconds`, how long the oldest has waited."""
     return await jobs.job_health(conn)
+
+
+async def get_backlog(conn: Connection) -> Record:
+    """The same, and how many jobs are in the other states."""
+    return await jobs.get_backlog(conn)

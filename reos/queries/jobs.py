@@ -45,6 +45,16 @@ async def job_health(conn: Connection) -> Record:
     return row
 
 
+async def get_backlog(conn: Connection) -> Record:
+    """What `job_health` tells, and the jobs that are `scheduled` for later, `running` and `failed`.
+
+    `running_oldest_seconds` is how long the oldest attempt has been under way.
+    """
+    row = await fetch_one(conn, SQL.get_job_backlog)
+    assert row is not None
+    return row
+
+
 async def start_run(conn: Connection, job_id: int, kind: str, attempt: int) -> int:
     """Record that an attempt of the tenant's job begins; the id of its run."""
     return int(await fetch_value(conn, SQL.start_job_run, job_id, kind, attempt))

@@ -9,7 +9,7 @@ comparison (which loses the nulls) nor an OR (which reads everything) is served 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ from pypika import Order, Query, Table
 from pypika.queries import QueryBuilder
 from pypika.terms import Criterion, EmptyCriterion, LiteralValue, Term
 
+from reos import metrics
 from reos.db import Connection
 
 FEW_ROWS = 50  # of which the longest that there may be fit into memory
@@ -112,9 +113,11 @@ async def fetch_page(
         tail = [page.limit + 1, 0, *(value for value in page.after if value is not None)]
     text = _page_text(listing, shape)
     if page.max_text is None:
-        found, is_cut = await conn.fetch(text, *args, *tail), False
+        reading: Coroutine[Any, Any, Any] = conn.fetch(text, *args, *tail)
+        found, is_cut = await metrics.timed(f"list_{listing.table}", reading), False
     else:
-        found, is_cut = await _fetch_some(conn, text, [*args, *tail], page.max_text)
+        reading = _fetch_some(conn, text, [*args, *tail], page.max_text)
+        found, is_cut = await metrics.timed(f"list_{listing.table}", reading)
     total = None
     if page.include_total:
         total = found[0]["_total"] if found else await conn.fetchval(_count_text(listing, shape.filters), *args)
@@ -280,7 +283,8 @@ def lower(text: str) -> str:
 async def fetch_ids(conn: Connection, listing: Listing, values: Mapping[str, tuple[Any, ...]]) -> list[int]:
     """The ids of all that the filters let through; `values` as for `fetch_page`."""
     args = [value for group in values.values() for value in group]
-    return [row[0] for row in await conn.fetch(_ids_text(listing, tuple(values)), *args)]
+    reading = conn.fetch(_ids_text(listing, tuple(values)), *args)
+    return [row[0] for row in await metrics.timed(f"ids_of_{listing.table}", reading)]
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,11 @@ select defer_job($1, $2, $3, $4, $5, $6)
 -- Three numbers over all organisations, for /health.
 select workers, queued, oldest_seconds from job_health()
 
+-- name: get_job_backlog :one
+-- The same and more for /metrics, in one round trip.
+select h.workers, h.queued, h.oldest_seconds, b.scheduled, b.running, b.running_oldest_seconds, b.failed
+from job_health() h, job_backlog() b
+
 -- name: start_job_run :value
 -- One row for each attempt.
 insert into job_runs (organization_id, job_id, kind, attempt)

@@ -1,0 +1,2 @@
+drop function job_backlog();
+drop index procrastinate.procrastinate_jobs_failed;

@@ -1,0 +1,272 @@
+"""What /metrics tells, that it is right over processes, and that rules, dashboard and docs name what there is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import metrics_text
+import pytest
+from api import Api, served_api
+from conftest import Cluster, TestDatabase
+from event_streams import connected
+from job_queue import job_settings, open_queue, running_worker
+from job_queue import until as until_async
+from metrics_text import Scrape, scrape
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from running import ROOT, Run, free_port, home, running, until
+
+from reos import metrics
+from reos.settings import SettingsError
+
+pytestmark = pytest.mark.integration
+
+REQUESTS = "reos_http_request_duration_seconds_count"
+
+
+# --- what is counted --------------------------------------------------------------------------------------------
+
+
+async def test_a_request_is_counted_by_its_pattern(api: Api) -> None:
+    admin = await api.register()
+    before = await scrape(api)
+    for number in (1, 2, 3):
+        await admin.get(f"/properties/{number}", status=404)
+    await admin.request("HEAD", "/properties")
+    for path in ("/api/v1/nothing/7", "/nothing", "/api/v1/properties/1/2/3/4"):
+        assert (await api.http.get(path)).status_code == 404
+    for method in ("BREW", "PROPFIND"):
+        await api.http.request(method, "/nothing")
+    now = await scrape(api)
+
+    def rise(**labels: str) -> float:
+        return now.value(REQUESTS, **labels) - before.value(REQUESTS, **labels)
+
+    assert rise(method="GET", route="/api/v1/properties/{property_id}", status="404") == 3
+    assert rise(method="HEAD", route="/api/v1/properties", status="200") == 1
+    assert rise(method="GET", route="unknown", status="404") == 3
+    assert rise(method="other", route="unknown", status="404") == 2
+    took = now.value("reos_http_request_duration_seconds_sum", method="HEAD", route="/api/v1/properties", status="200")
+    assert 0 < took < 30
+    assert {labels["method"] for labels, _ in now.samples[REQUESTS]} <= {"GET", "HEAD", "POST", "OPTIONS", "other"}
+
+
+async def test_statements_and_commits_are_timed_by_name(api: Api) -> None:
+    name = "reos_db_statement_duration_seconds_count"
+    admin = await api.register()
+    before = await scrape(api)
+    await admin.get("/leads/1", status=404)
+    await admin.get("/leads")
+    await admin.post("/teams", json={"name": "North"})
+    now = await scrape(api)
+    for statement in ("get_lead", "list_leads", "commit", "record_changes"):
+        assert now.value(name, statement=statement) > before.value(name, statement=statement), statement
+
+
+async def test_who_waits_for_a_connection_is_measured(database: TestDatabase, tmp_path: Path) -> None:
+    async with served_api(database, tmp_path, db_pool_min=1, db_pool_max=1) as api:
+        before = await scrape(api)
+        assert before.value("reos_db_pool_size", process="web", pool="main") == 1
+        async with api.database.acquire():
+            reading = asyncio.create_task(api.http.get("/ready"))
+            async with asyncio.timeout(5):
+                while not api.database.waiting:
+                    await asyncio.sleep(0)
+            api.context.scraper._sample()
+            text = metrics_text.parse(metrics.render([]).decode())
+            assert text.value("reos_db_pool_waiting", process="web", pool="main") == 1
+            assert text.value("reos_db_pool_in_use", process="web", pool="main") == 1
+        assert (await reading).status_code == 200
+        now = await scrape(api)
+        rise = {
+            part: now.value(f"reos_db_pool_wait_seconds_{part}", pool="main")
+            - before.value(f"reos_db_pool_wait_seconds_{part}", pool="main")
+            for part in ("count", "sum")
+        }
+        assert rise["count"] >= 1
+        assert rise["sum"] > 0
+
+
+async def test_refused_requests_are_counted(database: TestDatabase, tmp_path: Path) -> None:
+    async with served_api(database, tmp_path, rate_limit_per_minute=2) as api:
+        before = await scrape(api)
+        admin = await api.register()
+        assert [(await admin.request("GET", "/teams")).status_code for _ in range(5)] == [200, 200, 429, 429, 429]
+        now = await scrape(api)
+    name = "reos_rate_limited_requests_total"
+    assert now.value(name, key="user") - before.value(name, key="user") == 3
+    assert now.value(name, key="address") == before.value(name, key="address")
+
+
+async def test_what_was_gathered_is_what_would_have_been_observed() -> None:
+    registries = CollectorRegistry(), CollectorRegistry()
+    gathered, observed = (Histogram("x", "", ["a"], registry=r, buckets=(0.1, 1, 5)).labels("b") for r in registries)
+    tally = metrics.Tally(gathered)
+    try:
+        for round_ in range(2):
+            for value in (0, 0.1, 0.10001, 1, 3, 5, 5.1, 1e9, round_):
+                tally.observe(value)
+                observed.observe(value)
+            tally.flush()
+            tally.flush()
+            assert generate_latest(registries[0]) == generate_latest(registries[1])
+    finally:
+        metrics._tallies.remove(tally)
+
+
+async def test_without_the_database_the_rest_is_told(postgres_server: Cluster, tmp_path: Path) -> None:
+    with postgres_server.database() as database:
+        async with served_api(database, tmp_path) as api:
+            assert (await scrape(api)).value("reos_database_up") == 1
+            postgres_server.execute(f'alter database "{database.name}" allow_connections false')
+            postgres_server.execute(
+                f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database.name}'"
+            )
+            now = await scrape(api)
+            assert now.value("reos_database_up") == 0
+            assert not now.samples["reos_jobs"]
+            assert not now.samples["reos_job_workers"]
+            assert now.value("reos_db_pool_size", process="web", pool="main") > 0
+            postgres_server.execute(f'alter database "{database.name}" allow_connections true')
+            now = await scrape(api)
+            assert now.value("reos_database_up") == 1
+            assert now.samples["reos_jobs"]
+
+
+# --- over processes ---------------------------------------------------------------------------------------------
+
+
+def direct(run: Run) -> Scrape:
+    """What one of the servers tells; a new connection comes to any of them."""
+    response = httpx.get(f"{run.url}/metrics", timeout=10)
+    assert response.status_code == 200
+    return metrics_text.parse(response.text)
+
+
+def processes(told: Scrape) -> set[str]:
+    return {labels["process"] for labels, _ in told.samples["reos_process_start_time_seconds"]}
+
+
+def test_every_server_tells_of_all_processes(tmp_path: Path) -> None:
+    asked = {"method": "GET", "route": "/api/v1/teams", "status": "401"}
+    with home() as directory, running(directory, SEED_DEMO=0, TMPDIR=tmp_path) as run:
+        until(lambda: processes(direct(run)) == {"web-1", "web-2", "worker"})
+        for _ in range(40):
+            httpx.get(f"{run.url}/api/v1/teams")
+        # Each server gives away every two seconds what it has counted, and tells the same for half a second.
+        until(lambda: all(direct(run).value(REQUESTS, **asked) == 40 for _ in range(8)))
+        until(lambda: direct(run).value("reos_job_duration_seconds_count", kind="rescue_stalled_jobs", outcome="done"))
+
+        # What was killed leaves its counts, and no gauges; what takes its place goes on counting.
+        started = {p: direct(run).value("reos_process_start_time_seconds", process=p) for p in ("web-1", "worker")}
+        os.kill(run.children("reos.server")[0], signal.SIGKILL)
+        os.kill(run.children("worker")[0], signal.SIGKILL)
+
+        def are_replaced() -> bool:
+            told = direct(run)
+            return all(told.value("reos_process_start_time_seconds", process=p) > at for p, at in started.items())
+
+        until(are_replaced, 30)
+        told = direct(run)
+        assert processes(told) == {"web-1", "web-2", "worker"}
+        assert told.value(REQUESTS, **asked) == 40
+        (folder,) = tmp_path.glob("reos-metrics-*")
+        assert run.stop() == 0
+        assert not folder.exists()
+
+
+def test_two_services_never_share_a_folder_and_what_was_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (left := tmp_path / "reos-metrics-left").mkdir()
+    (left / "counter_web-1.db").touch()
+    (fresh := tmp_path / "reos-metrics-fresh").mkdir()
+    os.utime(left, (time.time() - 120,) * 2)
+    with metrics.shared_directory() as first:
+        assert not left.exists()
+        assert fresh.exists()
+        held = Path(first[metrics.DIRECTORY_VARIABLE])
+        os.utime(held, (time.time() - 120,) * 2)
+        with metrics.shared_directory() as second:
+            assert held.exists()
+            assert first != second
+    assert list(tmp_path.iterdir()) == [fresh]
+
+
+def test_without_a_folder_the_service_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no-such-folder"))
+    with metrics.shared_directory() as shared:
+        assert shared == {}
+
+
+def test_only_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:
+    names = [metrics._claim_name(tmp_path, "web-1") for _ in range(2)]
+    assert names == ["web-1", "web-1-2"]
+    for name in (*names, "web-9"):
+        (tmp_path / f"gauge_livesum_{name}.db").touch()
+        (tmp_path / f"counter_{name}.db").touch()
+    metrics._forget_dead(tmp_path)
+    assert {path.name for path in tmp_path.glob("gauge*")} == {f"gauge_livesum_{name}.db" for name in names}
+    assert len(list(tmp_path.glob("counter*"))) == 3
+
+
+async def test_a_worker_alone_has_a_port_of_its_own(database: TestDatabase, tmp_path: Path) -> None:
+    port = free_port()
+    settings = job_settings(database, tmp_path, worker_metrics_port=port)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=False) as http, running_worker(settings):
+
+        async def is_there() -> bool:
+            try:
+                return (await http.head("/metrics")).status_code == 200
+            except httpx.ConnectError:
+                return False
+
+        await until_async(is_there)
+        assert (await http.head("/metrics")).content == b""
+        response = await http.get("/metrics")
+        assert response.headers["Content-Type"] == metrics.CONTENT_TYPE
+        told = metrics_text.parse(response.text)
+        assert told.value("reos_db_pool_size", process="worker", pool="main") == settings.db_pool_max
+        assert (await http.get("/health")).status_code == 404
+        with pytest.raises(SettingsError, match=f"WORKER_METRICS_PORT: {port} on 127.0.0.1 cannot be served"):
+            async with running_worker(settings) as second:
+                await second
+
+
+# --- rules, dashboard, docs -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+async def told(database: TestDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scrape]:
+    """A scrape after a bit of everything."""
+    settings = job_settings(database, tmp_path_factory.mktemp("jobs"))
+    async with (
+        served_api(database, tmp_path_factory.mktemp("told"), rate_limit_per_hour=20) as api,
+        open_queue(database, settings) as queue,
+    ):
+        admin = await api.register()
+        await admin.get("/teams")
+        await api.http.get("/nothing")
+        async with connected(api.url, admin.headers) as stream:
+            await stream.next()
+            await admin.post("/leads", json={"first_name": "Jo", "last_name": "Lee", "source": "website"})
+            await stream.next()
+        await queue.add_running("retry_failed_webhooks", silent_for=100)
+        job_id = await queue.defer("rescue_stalled_jobs")
+        async with running_worker(settings):
+            await queue.until(job_id, "succeeded")
+            yield await scrape(api)
+
+
+def test_the_docs_list_every_metric_with_its_kind_and_labels(told: Scrape) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|[^|]+\|([^|]*)\|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    listed = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    assert len(rows) == len(listed)
+    assert listed == told.families()
