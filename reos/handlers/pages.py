@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from sanic import Blueprint, HTTPResponse, Request
 
+import reos
 from reos import demo
 from reos.context import Context
 from reos.db import plain_transaction
@@ -45,8 +46,7 @@ async def home(request: Request) -> HTTPResponse:
     async with plain_transaction(context.database) as conn:
         present = await demo_queries.list_present(conn, [email for _, email, _ in demo.LOGINS])
     logins = [login for login in demo.LOGINS if login[1] in present]
-    settings = context.settings
-    return page(request, "home.html", base=settings.base_url, has_outbox=_has_outbox(settings), logins=logins)
+    return page(request, "home.html", base=context.settings.base_url, logins=logins, version=reos.__version__)
 
 
 @bp.route("/verify-email", methods=["GET", "HEAD"])
@@ -80,7 +80,7 @@ async def reset_password(request: Request) -> HTTPResponse:
 async def outbox(request: Request) -> HTTPResponse:
     """The mails that no mail server took, newest first."""
     mails = await asyncio.to_thread(list_outbox, _outbox_of(request))
-    return page(request, "outbox.html", mails=mails)
+    return page(request, "outbox.html", mails=mails, here="outbox")
 
 
 @bp.route("/dev/outbox/<name>", methods=["GET", "HEAD"])
@@ -130,9 +130,10 @@ def page(
     request: Request, template: str, *, content_policy: str = CONTENT_SECURITY_POLICY, **values: Any
 ) -> HTTPResponse:
     """A page of the service from a template of ours."""
+    settings: Settings = request.app.ctx.settings
     # Behind a proxy the service may live below a path of PUBLIC_URL.
-    root = urlsplit(request.app.ctx.settings.base_url).path
-    body = _templates().get_template(template).render(service=SERVICE, root=root, **values)
+    standing = {"service": SERVICE, "root": urlsplit(settings.base_url).path, "has_outbox": _has_outbox(settings)}
+    body = _templates().get_template(template).render({"here": "", **standing, **values})
     headers = {"Content-Security-Policy": content_policy}
     return HTTPResponse(body, 200, headers, content_type=CONTENT_TYPE)
 

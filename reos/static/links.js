@@ -28,6 +28,9 @@ async function send(form) {
   if (!response.ok) throw new Error(sentencesOf((await response.json()).error));
 }
 
+// Without a script the button would do nothing, so the form waits for this one.
+form?.toggleAttribute("hidden", false);
+document.getElementById("needs-script")?.remove();
 form?.addEventListener("submit", async (event) => {
   event.preventDefault();
   for (const again of form.querySelectorAll("[data-repeats]")) {
