@@ -32,7 +32,7 @@ bench: .venv/dev.stamp ## what the service costs, as ratios to a bare handler; A
 	@$(PY) tools/bench/bench.py $(ARGS)
 
 demo: .venv/run.stamp ## a guided tour through the API of the running service; ARGS="--yes" without pauses
-	@$(PY) tools/demo $(ARGS)
+	@exec $(PY) tools/demo $(ARGS)
 
 reset: .venv/run.stamp ## remove DATA_DIR with the embedded database, after asking
 	@$(PY) -m reos reset
