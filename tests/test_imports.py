@@ -34,12 +34,12 @@ RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 SANIC = {"app.py", "server.py", "events.py", "auth/guard.py"}
 SANIC_FOLDERS = ("handlers/", "middleware/")
 
-# A statement, as opposed to a sentence: keywords in one case, at the beginning. The list builder is pypika, whose
-# text is not a literal; the two files that handle connections hold the few words that begin, end and probe.
+# A statement, as opposed to a sentence: keywords in one case, at the beginning. The list builder puts together what
+# pypika writes; the two files that handle connections hold the few words that begin, end and probe.
 SQL = re.compile(
     r"\s*(--.*\n\s*)*(select|insert into|update|delete from|with|create|alter|drop|grant|revoke|truncate)\s", re.ASCII
 )
-SQL_FILES = {"db.py", "jobs/connector.py"}
+SQL_FILES = {"db.py", "jobs/connector.py", "queries/listing.py"}
 
 
 def name_of(path: Path) -> str:

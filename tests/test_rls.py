@@ -160,7 +160,7 @@ def test_the_door_in_tools_is_the_same(database: TestDatabase, tmp_path: Path) -
 def test_the_statements_can_be_pasted_into_psql(database: TestDatabase, tmp_path: Path) -> None:
     ran = run(database, tmp_path, "--sql")
     assert ran.returncode == 0
-    assert ran.stdout.count("Look for: ") == len(rls.statements()) == ran.stdout.count("-- name: ")
+    assert ran.stdout.count("Look for: ") == len(rls.statements()) == ran.stdout.count(" -- name: ")
     for dsn in (database.dsn, database.owner_dsn):
         psql = subprocess.run(
             [embedded.find_binaries() / "psql", dsn, "--no-psqlrc", "--set=ON_ERROR_STOP=1"],

@@ -20,6 +20,7 @@ from pypika.terms import Criterion, EmptyCriterion, LiteralValue, Term
 
 from reos import metrics
 from reos.db import Connection
+from reos.sql import named
 
 FEW_ROWS = 50  # of which the longest that there may be fit into memory
 
@@ -161,12 +162,13 @@ def _page_text(listing: Listing, shape: _Shape) -> str:
     total = LiteralValue(f"({_count_text(listing, shape.filters)}) as _total")
     if len(scans) == 1:
         query = scans[0].select(total) if shape.include_total else scans[0]
-        return f"-- name: list_{listing.table}\n{query} LIMIT {limit} OFFSET {offset}"
+        return named(f"list_{listing.table}", f"{query} LIMIT {limit} OFFSET {offset}")
     parts = " UNION ALL ".join(f"({scan} LIMIT {limit} + {offset})" for scan in scans)
     direction = "DESC" if shape.sort[0][1] else "ASC"
-    return (
-        f"-- name: list_{listing.table}\nSELECT page.*{f', {total}' if shape.include_total else ''} FROM ({parts}) page"
-        f" ORDER BY page._k0 {direction} NULLS LAST, page.id {direction} LIMIT {limit} OFFSET {offset}"
+    return named(
+        f"list_{listing.table}",
+        f"SELECT page.*{f', {total}' if shape.include_total else ''} FROM ({parts}) page"  # noqa: S608 - no values
+        f" ORDER BY page._k0 {direction} NULLS LAST, page.id {direction} LIMIT {limit} OFFSET {offset}",
     )
 
 
@@ -289,4 +291,5 @@ async def fetch_ids(conn: Connection, listing: Listing, values: Mapping[str, tup
 
 @lru_cache(maxsize=256)
 def _ids_text(listing: Listing, filters: tuple[str, ...]) -> str:
-    return f"-- name: ids_of_{listing.table}\n{_filtered(listing, filters).select(LiteralValue(f'{listing.alias}.id'))}"
+    query = _filtered(listing, filters).select(LiteralValue(f"{listing.alias}.id"))
+    return named(f"ids_of_{listing.table}", str(query))

@@ -9,8 +9,9 @@ A file holds fragments and statements, each under a heading, with a sentence tha
     -- The single GET.
     select {property_columns} from properties p where p.id = $1
 
-`{name}` inserts a fragment of the same file. The name stays in the statement as a leading comment, so
-that pg_stat_statements and the server's log tell which query they show.
+`{name}` inserts a fragment of the same file. The name stays in the statement as a comment behind its first word, so
+that pg_stat_statements and the server's log tell which query they show: since PostgreSQL 18 a comment in front of a
+statement is no part of it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _FIRST_COMMENT = re.compile(r"\s*((?:--.*\n)*)")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A named statement: its text with the name in front, how many rows it gives, and the sentences above it."""
+    """A named statement: its text with the name in it, how many rows it gives, and the sentences above it."""
 
     name: str
     text: str
@@ -55,8 +56,14 @@ def load(resource: str) -> Any:
         if kind == "fragment":
             fragments[name] = statements[name] = text
         else:
-            statements[name] = Statement(name, f"-- name: {name}\n{text}", cast(Cardinality, kind), _sentences(body))
+            statements[name] = Statement(name, named(name, text), cast(Cardinality, kind), _sentences(body))
     return SimpleNamespace(**statements)
+
+
+def named(name: str, text: str) -> str:
+    """The text of a statement with its name behind the first word."""
+    first, rest = re.split(r"\s", text, maxsplit=1)
+    return f"{first} -- name: {name}\n{rest}"
 
 
 def _sentences(body: str) -> str:
