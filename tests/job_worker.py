@@ -41,6 +41,14 @@ async def wait(job: Job) -> None:
         await asyncio.Event().wait()
 
 
+@task("test_wait_for_file")
+async def wait_for_file(job: Job) -> None:
+    """Succeed when there is a file `go`."""
+    note(job, "wait")
+    while not (job.settings.data_dir / "go").exists():
+        await asyncio.sleep(0.02)
+
+
 @task("test_kill", retry=Retry(1, 1))
 async def kill(job: Job) -> None:
     """Kill the worker."""

@@ -666,6 +666,29 @@ async def test_after_an_outage_the_worker_starts_anew_and_runs_again_what_it_cou
     logger.remove(log)
 
 
+@pytest.mark.integration
+async def test_the_end_of_an_attempt_is_kept_once_postgres_is_back(queue: Queue, settings: Settings) -> None:
+    lines: list[str] = []
+    log = logger.add(lines.append)
+
+    async def is_put_off() -> bool:
+        return any("The end of the job is not kept yet" in line for line in lines)
+
+    async with running_worker(settings):
+        job_id = await queue.defer("test_wait_for_file")
+        await queue.until_noted(f"wait {job_id} 1")
+        await allow_connections(queue, False)
+        await cut(queue)
+        (settings.data_dir / "go").touch()
+        await until(is_put_off)
+        await allow_connections(queue, True)
+        await queue.until(job_id, "succeeded")
+    (run,) = await queue.runs(job_id)
+    assert run["finished_at"] is not None
+    assert run["error"] is None
+    logger.remove(log)
+
+
 async def allow_connections(queue: Queue, is_allowed: bool) -> None:
     """Whether anybody may connect to the database (who is connected stays)."""
     name = await queue.conn.fetchval("select current_database()")

@@ -25,11 +25,12 @@ from procrastinate.jobs import Job as QueuedJob
 
 from reos.auth.signing import Signer
 from reos.db import Database, tenant_transaction
-from reos.errors import ReosError
+from reos.errors import OverloadedError, ReosError
 from reos.integrations.email import Mailer
 from reos.integrations.sms import Texter
 from reos.integrations.storage import Storage
 from reos.integrations.webhooks import WebhookClient
+from reos.jobs import connector
 from reos.jobs.connector import AsyncpgConnector
 from reos.log import set_context
 from reos.metrics import JOB_SECONDS
@@ -217,13 +218,29 @@ async def _start_run(job: Job) -> int | None:
 
 
 async def _finish_run(job: Job, run_id: int | None, error: str | None, *, failed_for_good: bool = False) -> None:
-    """Keep the end of an attempt. A failure here is logged only: it must not make done work run again."""
+    """Keep the end of an attempt, with patience while Postgres is away, as the queue has for the job's own end.
+
+    A failure here is logged only: it must not make done work run again.
+    """
     if job.tenant is None or run_id is None:
         return
-    try:
-        async with tenant_transaction(job.database, job.tenant) as conn:
-            await queries.finish_run(conn, run_id, error)
-            if failed_for_good:
-                await events.record_changes(conn, [], [failure_event(job.kind, job.id, error or "")])
-    except Exception:
-        logger.exception("The end of the job could not be kept")
+    for wait in (*connector.REPEAT_WAITS, None):
+        try:
+            await _finish_run_once(job, run_id, error, failed_for_good=failed_for_good)
+            return
+        except (*connector.LOST, OverloadedError) as lost:
+            if wait is None:
+                logger.error("The end of the job could not be kept: {}", lost)
+                return
+            logger.warning("The end of the job is not kept yet: {}", lost)
+        except Exception:
+            logger.exception("The end of the job could not be kept")
+            return
+        await asyncio.sleep(wait)
+
+
+async def _finish_run_once(job: Job, run_id: int, error: str | None, *, failed_for_good: bool) -> None:
+    async with tenant_transaction(job.database, job.organization_id) as conn:
+        is_new = await queries.finish_run(conn, run_id, error)
+        if is_new and failed_for_good:
+            await events.record_changes(conn, [], [failure_event(job.kind, job.id, error or "")])

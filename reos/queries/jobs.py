@@ -60,9 +60,12 @@ async def start_run(conn: Connection, job_id: int, kind: str, attempt: int) -> i
     return int(await fetch_value(conn, SQL.start_job_run, job_id, kind, attempt))
 
 
-async def finish_run(conn: Connection, run_id: int, error: str | None) -> None:
-    """Record that an attempt has ended, well when `error` is None. The organisation may read the error."""
-    await execute(conn, SQL.finish_job_run, run_id, error and error[:MAX_ERROR_LENGTH])
+async def finish_run(conn: Connection, run_id: int, error: str | None) -> bool:
+    """Record that an attempt has ended, well when `error` is None; False when its end was recorded before.
+
+    The organisation may read the error.
+    """
+    return await fetch_value(conn, SQL.finish_job_run, run_id, error and error[:MAX_ERROR_LENGTH]) is not None
 
 
 async def rescue_stalled(conn: Connection, after: timedelta, attempts: Mapping[str, int]) -> list[Record]:

@@ -16,9 +16,10 @@ from job_health() h, job_backlog() b
 insert into job_runs (organization_id, job_id, kind, attempt)
 values (current_organization_id(), $1, $2, $3) returning id
 
--- name: finish_job_run :exec
--- Not over what the rescue wrote, when it took this attempt for dead.
+-- name: finish_job_run :value
+-- Not over what the rescue wrote, when it took this attempt for dead, nor twice.
 update job_runs set finished_at = clock_timestamp(), error = $2 where id = $1 and finished_at is null
+returning id
 
 -- name: rescue_stalled_jobs :many
 -- As reos_jobs. Tasks and their attempts come as two arrays.
