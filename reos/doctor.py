@@ -186,7 +186,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield from _logins(dsn, owner_dsn)
     yield from _clock(dsn)
     yield from _room(settings)
-    yield from _roles(dsn, owner_dsn)
+    yield from _roles(settings)
     yield from _migrations(dsn)
     if migrate.applied(dsn):
         yield from _row_security(owner_dsn)
@@ -202,9 +202,9 @@ def _logins(dsn: str, owner_dsn: str) -> Iterator[Finding]:
     if service["superuser"] or service["bypasses_rls"]:
         yield Finding("advice", f"{service['login']} is superuser or BYPASSRLS; give the service a plain log-in.")
     _, owner = _login_state(owner_dsn)
-    if owner["login"] == service["login"]:
+    if owner["login"] == service["login"] and service["may_be_owner"]:
         yield Finding("advice", "One log-in serves migrations and service; set DB_OWNER_DSN to another for migrations.")
-    elif service["may_be_owner"] and not service["superuser"]:
+    elif owner["login"] != service["login"] and service["may_be_owner"] and not service["superuser"]:
         yield Finding("advice", f"{service['login']} is a member of reos_owner, which the service never needs.")
 
 
@@ -238,8 +238,15 @@ def _room(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _roles(dsn: str, owner_dsn: str) -> Iterator[Finding]:
-    missing = migrate.missing_role_statements(owner_dsn, migrate.login_of(dsn))
+def _roles(settings: Settings) -> Iterator[Finding]:
+    dsn = settings.db_dsn
+    missing = migrate.missing_role_statements(settings.db_owner_dsn or dsn, migrate.login_of(dsn))
+    if not settings.db_owner_dsn and migrate.applied(dsn):
+        # Only whoever migrates has to be a member of reos_owner, and that happened elsewhere.
+        others = [(required, statement) for required, statement in missing if "grant reos_owner to" not in statement]
+        if len(others) < len(missing):
+            yield Finding("advice", "DB_OWNER_DSN is not set here: `reos migrate` has to run where it is.")
+        missing = others
     for required, statement in missing:
         yield Finding("fault" if required else "advice", f"Missing until `reos migrate` or a DBA says: {statement};")
     if not missing:

@@ -139,6 +139,12 @@ def test_a_service_that_is_superuser_or_owner(
         postgres_server.execute("drop role curious")
 
 
+def test_where_only_the_service_runs_it_needs_no_owner(look: Look) -> None:
+    lines = look(db_owner_dsn="")
+    assert faults(lines) == []
+    assert has(lines, "advice: DB_OWNER_DSN is not set here: `reos migrate` has to run where it is.")
+
+
 def test_migrations_that_are_missing_or_unknown(look: Look, fresh_database: TestDatabase) -> None:
     say(
         fresh_database,
