@@ -243,7 +243,7 @@ def _roles(settings: Settings) -> Iterator[Finding]:
     missing = migrate.missing_role_statements(settings.db_owner_dsn or dsn, migrate.login_of(dsn))
     if not settings.db_owner_dsn and migrate.applied(dsn):
         # Only whoever migrates has to be a member of reos_owner, and that happened elsewhere.
-        others = [(required, statement) for required, statement in missing if "grant reos_owner to" not in statement]
+        others = [(required, statement) for required, statement in missing if " reos_owner to " not in statement]
         if len(others) < len(missing):
             yield Finding("advice", "DB_OWNER_DSN is not set here: `reos migrate` has to run where it is.")
         missing = others
