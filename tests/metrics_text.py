@@ -43,6 +43,35 @@ def parse(text: str) -> Scrape:
     return scrape
 
 
+# --- expressions ------------------------------------------------------------------------------------------------
+
+_GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+_SELECTOR = re.compile(r"(?<![\w:])([a-zA-Z_:][\w:]*)\s*(?:\{([^}]*)\})?(?!\s*\()(?!\w)")
+_MATCHER = re.compile(r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"")
+_WORDS = {"and", "or", "unless", "bool", "offset", "by", "without", "on", "ignoring", "group_left", "group_right"}
+_DURATION = re.compile(r"\[[^\]]*\]")
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A metric that an expression names, and its matchers: label, operator, value."""
+
+    name: str
+    matchers: tuple[tuple[str, str, str], ...]
+
+
+def selectors(expression: str) -> list[Selector]:
+    """The metrics of a PromQL expression. Whatever is no function, keyword, number or label is one."""
+    text = _GROUPING.sub(" ", _DURATION.sub(" ", expression))
+    matches = [match for match in _SELECTOR.finditer(text) if match[1] not in _WORDS]
+    return [Selector(match[1], tuple(_MATCHER.findall(match[2] or ""))) for match in matches]
+
+
+def groupings(expression: str) -> set[str]:
+    """The labels that an expression groups or joins by."""
+    return {label.strip() for labels in _GROUPING.findall(expression) for label in labels.split(",") if label.strip()}
+
+
 async def scrape(api: Api) -> Scrape:
     """What the service tells now, not what it told half a second ago."""
     api.context.scraper._made_at = float("-inf")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import metrics_text
 import pytest
+import yaml
 from api import Api, served_api
 from conftest import Cluster, TestDatabase
 from event_streams import connected
 from job_queue import job_settings, open_queue, running_worker
 from job_queue import until as until_async
-from metrics_text import Scrape, scrape
+from metrics_text import Scrape, groupings, scrape
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from running import ROOT, Run, free_port, home, running, until
 
@@ -259,10 +264,123 @@ async def told(database: TestDatabase, tmp_path_factory: pytest.TempPathFactory)
             await admin.post("/leads", json={"first_name": "Jo", "last_name": "Lee", "source": "website"})
             await stream.next()
         await queue.add_running("retry_failed_webhooks", silent_for=100)
-        job_id = await queue.defer("rescue_stalled_jobs")
+        job_id, failing_id = await queue.defer("rescue_stalled_jobs"), await queue.defer("send_webhook")
+        # It was not told which webhook, and this is its last attempt.
+        await queue.conn.execute("update procrastinate_jobs set attempts = 9 where id = $1", failing_id)
         async with running_worker(settings):
             await queue.until(job_id, "succeeded")
+            await queue.until(failing_id, "failed")
             yield await scrape(api)
+
+
+MONITORING = ROOT / "deploy" / "monitoring"
+OF_THE_TARGET = {"job", "instance"}  # what Prometheus itself adds to every sample
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / "rules.yml").read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    dashboard = json.loads((MONITORING / "grafana" / "dashboards" / "reos.json").read_text(encoding="utf-8"))
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Where each expression stands, and its text."""
+    for rule in rules():
+        yield rule.get("record") or rule["alert"], rule["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            yield f"{panel['title']} {target['refId']}", target["expr"].replace("$__rate_interval", "5m")
+
+
+RECORDED = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+
+
+def labels_of(told: Scrape, name: str) -> set[str]:
+    """The labels that a metric has, or a recorded one, which has those that it groups by."""
+    if name == "up":
+        return OF_THE_TARGET
+    if name in RECORDED:
+        return groupings(RECORDED[name]) - {"le"}
+    assert told.samples[name], f"nothing is called {name}"
+    return {label for labels, _ in told.samples[name] for label in labels} | OF_THE_TARGET
+
+
+@pytest.mark.parametrize(("where", "expression"), list(expressions()), ids=lambda text: text if len(text) < 40 else "")
+def test_what_rules_and_dashboard_name_is_told(told: Scrape, where: str, expression: str) -> None:
+    found = metrics_text.selectors(expression)
+    assert found, where
+    known = [labels_of(told, selector.name) for selector in found]
+    for selector, labels in zip(found, known, strict=True):
+        for label, operator, value in selector.matchers:
+            assert label in labels, f"{where}: {selector.name} has no label {label}"
+            values = {given.get(label) for given, _ in told.samples[selector.name]}
+            if operator == "=" and label not in OF_THE_TARGET:
+                assert value in values, f"{where}: no {selector.name} has the {label} {value}"
+            elif operator == "=~" and value != "5..":
+                assert any(re.fullmatch(value, text) for text in values if text), f"{where}: {label}=~{value}"
+    for label in groupings(expression):
+        assert all(label in labels for labels in known if labels != OF_THE_TARGET), f"{where} groups by {label}"
+
+
+def test_the_expressions_are_read() -> None:
+    read = metrics_text.selectors(
+        'topk(10, sum by (a, le) (rate(x_bucket{b=~"c|d", e!="f"}[5m]))) / max(y:z) > 1e3 or up'
+    )
+    assert read == [
+        metrics_text.Selector("x_bucket", (("b", "=~", "c|d"), ("e", "!=", "f"))),
+        metrics_text.Selector("y:z", ()),
+        metrics_text.Selector("up", ()),
+    ]
+    assert groupings("sum by (a, le) (x) * on (b) group_left (c) y") == {"a", "le", "b", "c"}
+
+
+def test_legends_and_summaries_name_labels_that_are_there(told: Scrape) -> None:
+    for panel in panels():
+        for target in panel["targets"]:
+            assert_named(told, target["expr"], re.findall(r"{{ *(\w+) *}}", target["legendFormat"]), panel["title"])
+    for rule in rules():
+        if "alert" in rule:
+            named = re.findall(r"{{ \$labels\.(\w+) }}", rule["annotations"]["summary"])
+            assert_named(told, rule["expr"], named, rule["alert"])
+
+
+def assert_named(told: Scrape, expression: str, named: list[str], where: str) -> None:
+    grouped = groupings(expression)
+    known = grouped or set.intersection(*(labels_of(told, found.name) for found in metrics_text.selectors(expression)))
+    assert set(named) <= known, where
+
+
+def test_every_alert_has_a_summary_and_a_runbook() -> None:
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert len(alerts) == len({rule["alert"] for rule in alerts}) > 10
+    for rule in alerts:
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", rule["alert"].removeprefix("Reos")).lower()
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#alert-{name}"
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_promtool_takes_the_configuration() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Debian: prometheus) is not installed")
+    for kind, name in (("rules", "rules.yml"), ("config", "prometheus.yml")):
+        done = subprocess.run(
+            [promtool, "check", kind, name], cwd=MONITORING, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_grafana_finds_its_source_and_dashboard() -> None:
+    provisioning = MONITORING / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert {target["datasource"]["uid"] for panel in panels() for target in panel["targets"]} == {source["uid"]}
+    ids = [panel["id"] for panel in panels()]
+    assert len(ids) == len(set(ids))
 
 
 def test_the_docs_list_every_metric_with_its_kind_and_labels(told: Scrape) -> None:
