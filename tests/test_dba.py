@@ -241,6 +241,11 @@ def test_the_migration_shown_makes_a_table_as_it_should_be(fresh_database: TestD
     assert rls.problems(catalogue) == []
     rights = [row["privilege"] for row in catalogue.grants if row["object"] == "visits"]
     assert block("text", "reos_app visits") == f"reos_app visits: {', '.join(sorted(rights))}\n"
-    assert migrate.migrate_down(fresh_database.owner_dsn, 1, directory) == [up.stem]
+    later, _ = migrate.new("visits-by-day", directory)
+    statement = "create index concurrently visits_by_day on visits (organization_id, visited_at);"
+    later.write_text(f"-- transactional: false\n{statement}\n")
+    assert migrate.migrate(fresh_database.owner_dsn, embedded.SERVICE_LOGIN, directory) == [later.stem]
+    later.with_suffix(".rollback.sql").write_text("drop index visits_by_day;\n")
+    assert migrate.migrate_down(fresh_database.owner_dsn, 2, directory) == [later.stem, up.stem]
     with psycopg.connect(fresh_database.superuser_dsn) as conn:
         assert "visits" not in {row["label"] for row in rls.ask(conn).relations}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +17,7 @@ from event_streams import change, until
 from replica import Replica
 
 import reos.app  # noqa: F401  It fills the registry of endpoints.
-from reos import embedded, migrate
+from reos import doctor, embedded, migrate
 from reos.embedded import SERVICE_LOGIN
 from reos.middleware.endpoint import ENDPOINTS, PREFIX
 
@@ -141,6 +142,18 @@ async def test_the_primary_alone_says_who_may_ask(api: Api, replica: Replica) ->
         for path in READS:
             await agent.error("GET", f"{path}?nonsense=1", status=401)
         assert [row["action"] for row in await api.audits(admin)] == ["denied"] * len(READS)
+
+
+async def test_the_doctor_sees_whether_it_follows(api: Api, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def says(text: str) -> bool:
+        found = await asyncio.to_thread(lambda: [finding.text for finding in doctor.examine(api.settings)])
+        return any(text in line for line in found)
+
+    await until(lambda: says("The replica follows."))
+    monkeypatch.setattr(doctor, "REPLICA_SECONDS", 0.0)
+    async with falling_behind(replica):
+        await add_lead(await api.register())
+        await until(lambda: says("The replica lags "))
 
 
 async def test_while_it_is_away_only_what_it_serves_is_refused(

@@ -76,6 +76,7 @@ def test_other_commands_share_its_database(run: Run, directory: Path) -> None:
     assert reos(directory, "seed").stdout.startswith("The demo data is there already.\n")
     doctor = reos(directory, "doctor")
     assert "fault" not in doctor.stdout
+    assert "\nok      Workers that run: 1 (the last sign of life came " in doctor.stdout
     assert doctor.returncode == 0
     refused = reos(directory, "reset", "--yes")
     assert "stop it first" in refused.stderr
