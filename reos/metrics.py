@@ -133,6 +133,7 @@ def _join() -> tuple[str, Path | None]:
 
 
 PROCESS, _DIRECTORY = _join()
+IS_SHARED = _DIRECTORY is not None  # whether other processes tell of this one
 disable_created_metrics()
 
 

@@ -160,13 +160,17 @@ def processes(told: Scrape) -> set[str]:
 
 def test_every_server_tells_of_all_processes(tmp_path: Path) -> None:
     asked = {"method": "GET", "route": "/api/v1/teams", "status": "401"}
-    with home() as directory, running(directory, SEED_DEMO=0, TMPDIR=tmp_path) as run:
+    port = free_port()
+    with home() as directory, running(directory, SEED_DEMO=0, TMPDIR=tmp_path, WORKER_METRICS_PORT=port) as run:
         until(lambda: processes(direct(run)) == {"web-1", "web-2", "worker"})
         for _ in range(40):
             httpx.get(f"{run.url}/api/v1/teams")
         # Each server gives away every two seconds what it has counted, and tells the same for half a second.
         until(lambda: all(direct(run).value(REQUESTS, **asked) == 40 for _ in range(8)))
         until(lambda: direct(run).value("reos_job_duration_seconds_count", kind="rescue_stalled_jobs", outcome="done"))
+
+        with pytest.raises(httpx.ConnectError):  # Everything would be counted twice.
+            httpx.get(f"http://127.0.0.1:{port}/metrics")
 
         # What was killed leaves its counts, and no gauges; what takes its place goes on counting.
         started = {p: direct(run).value("reos_process_start_time_seconds", process=p) for p in ("web-1", "worker")}
@@ -373,6 +377,18 @@ def test_promtool_takes_the_configuration() -> None:
             [promtool, "check", kind, name], cwd=MONITORING, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_each_alert_fires_when_it_should(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Debian: prometheus) is not installed")
+    shutil.copy(MONITORING / "rules.yml", tmp_path)
+    shutil.copy(ROOT / "tests" / "alerts.yml", tmp_path)
+    done = subprocess.run([promtool, "test", "rules", "alerts.yml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = set(re.findall(r'alertname="(\w+)"', (tmp_path / "alerts.yml").read_text()))
+    assert named == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
 def test_grafana_finds_its_source_and_dashboard() -> None:

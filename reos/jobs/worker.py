@@ -13,6 +13,7 @@ from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker
 
+from reos import metrics
 from reos.auth.signing import Signer
 from reos.db import Database
 from reos.integrations.email import make_mailer
@@ -23,7 +24,6 @@ from reos.jobs import upkeep
 from reos.jobs.app import make_app
 from reos.jobs.connector import LOST, AsyncpgConnector
 from reos.jobs.task import Parts
-from reos.metrics import CONTENT_TYPE
 from reos.scrape import Scraper
 from reos.settings import Settings, SettingsError
 
@@ -72,12 +72,15 @@ async def run_worker(settings: Settings, stop: asyncio.Event | None = None) -> N
 
 @asynccontextmanager
 async def _measured(settings: Settings, database: Database) -> AsyncIterator[None]:
-    """Look at the process meanwhile, and tell of it at WORKER_METRICS_PORT where that is set. Raises SettingsError."""
+    """Look at the process meanwhile, and tell of it at WORKER_METRICS_PORT where that is set. Raises SettingsError.
+
+    Where servers tell of this process too it is not told a second time, which would count everything twice.
+    """
     scraper = Scraper("worker", {database.name: database})
     runner = web.AppRunner(_metrics_app(scraper), access_log=None, handle_signals=False)
     await scraper.start()
     try:
-        if settings.worker_metrics_port:
+        if settings.worker_metrics_port and not metrics.IS_SHARED:
             await runner.setup()
             try:
                 await web.TCPSite(runner, settings.host, settings.worker_metrics_port).start()
@@ -92,7 +95,7 @@ async def _measured(settings: Settings, database: Database) -> AsyncIterator[Non
 
 def _metrics_app(scraper: Scraper) -> web.Application:
     async def get_metrics(request: web.Request) -> web.Response:
-        return web.Response(body=await scraper.text(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=await scraper.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app = web.Application()
     app.router.add_get("/metrics", get_metrics)
