@@ -36,6 +36,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 NAME_VARIABLE = "REOS_PROCESS"
 DIRECTORY_PREFIX = "reos-metrics-"
+# A sample takes some 150 bytes of a file. It grows when that is needed.
+FILE_BYTES = {"counter": 64 * 1024, "gauge_livesum": 64 * 1024, "histogram": 2 * 1024 * 1024}
 LEFT_SECONDS = 60.0  # a folder that nobody holds is new only for so long
 
 P = ParamSpec("P")
@@ -105,6 +107,21 @@ def _claim_name(directory: Path, wanted: str) -> str:
         number += 1
 
 
+def _make_files(directory: Path, name: str) -> None:
+    """Make the files in which a process counts, unless it goes on with another's. Raises OSError for want of room.
+
+    prometheus-client would make them without taking their room on the disk, and to write into a part of a mapped file
+    for which there is none ends the process.
+    """
+    for kind, size in FILE_BYTES.items():
+        path = directory / f"{kind}_{name}.db"
+        if not path.exists():
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+            partial.rename(path)
+
+
 def _forget_dead(directory: Path) -> None:
     """Remove what ended processes had in hand (gauges). What they counted stays, since counts never go down."""
     for path in directory.glob("gauge_*.db"):
@@ -124,6 +141,7 @@ def _join() -> tuple[str, Path | None]:
         return wanted, None
     try:
         name = _claim_name(Path(directory), wanted or "main")
+        _make_files(Path(directory), name)
     except OSError as error:
         logger.warning("This process tells its own metrics only: {}", error)
         prometheus_values.ValueClass = prometheus_values.MutexValue
@@ -413,15 +431,21 @@ class _Everything:
 
     def collect(self) -> Iterator[Metric]:
         yield from self.live
-        if _DIRECTORY is None:
-            yield from _REGISTRY.collect()
-            return
+        failed = False
         try:
-            _forget_dead(_DIRECTORY)
-            yield from MultiProcessCollector(None, str(_DIRECTORY)).collect()
+            yield from list(_counted())
         except Exception as error:
-            logger.opt(exception=error).error("The metrics of all processes could not be read")
-            yield gauge("reos_scrape_failed", "Whether the metrics of all processes could not be read.", 1)
+            logger.opt(exception=error).error("What the processes have counted could not be read")
+            failed = True
+        yield gauge("reos_scrape_failed", "Whether what the processes have counted could not be read.", failed)
+
+
+def _counted() -> Iterable[Metric]:
+    if _DIRECTORY is None:
+        return _REGISTRY.collect()
+    _forget_dead(_DIRECTORY)
+    found: Iterable[Metric] = MultiProcessCollector(None, str(_DIRECTORY)).collect()
+    return found
 
 
 def render(live: Iterable[Metric]) -> bytes:

@@ -186,6 +186,10 @@ def test_every_server_tells_of_all_processes(tmp_path: Path) -> None:
         assert processes(told) == {"web-1", "web-2", "worker"}
         assert told.value(REQUESTS, **asked) == 40
         (folder,) = tmp_path.glob("reos-metrics-*")
+        assert told.value("reos_scrape_failed") == 0
+        (folder / "counter_broken.db").write_bytes(b"x")
+        until(lambda: direct(run).value("reos_scrape_failed") == 1)
+        assert direct(run).value("reos_job_workers") >= 1
         assert run.stop() == 0
         assert not folder.exists()
 
@@ -224,6 +228,15 @@ def test_only_gauges_of_the_dead_are_forgotten(tmp_path: Path) -> None:
     metrics._forget_dead(tmp_path)
     assert {path.name for path in tmp_path.glob("gauge*")} == {f"gauge_livesum_{name}.db" for name in names}
     assert len(list(tmp_path.glob("counter*"))) == 3
+
+
+def test_files_take_their_room_at_once(tmp_path: Path) -> None:
+    metrics._make_files(tmp_path, "web-1")
+    sizes = {path.name: path.stat() for path in tmp_path.iterdir()}
+    assert {name: status.st_size for name, status in sizes.items()} == {
+        f"{kind}_web-1.db": size for kind, size in metrics.FILE_BYTES.items()
+    }
+    assert all(status.st_blocks * 512 >= status.st_size for status in sizes.values())
 
 
 async def test_a_worker_alone_has_a_port_of_its_own(database: TestDatabase, tmp_path: Path) -> None:
