@@ -73,10 +73,9 @@ def visiting(browser: Browser, run: Run, *, expected: str = "", **options: Any) 
     watch(context, asked, told)
     try:
         yield context.new_page()
+        assert {urlsplit(url).netloc for url in asked} == {urlsplit(run.url).netloc}
         unexpected = [text for text in told if not (expected and re.search(expected, text))]
         assert unexpected == []
-        assert asked
-        assert {urlsplit(url).netloc for url in asked} == {urlsplit(run.url).netloc}
     finally:
         context.close()
 
