@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: run dev test check coverage bench demo reset lock audit
+.PHONY: run dev test check coverage bench load demo reset lock audit
 
 run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
 	@exec $(PY) -m reos run --with-parent
@@ -30,6 +30,9 @@ coverage: .venv/dev.stamp ## the tests, and which lines they did not reach
 
 bench: .venv/dev.stamp ## what the service costs, as ratios to a bare handler; ARGS="--rounds 8 --seconds 5"
 	@$(PY) tools/bench/bench.py $(ARGS)
+
+load: .venv/dev.stamp ## slow clients, many streams, storms, a rolling restart; ARGS="slow streams" for some of them
+	@PYTHONPATH=tests $(PY) -m tools.load $(ARGS)
 
 demo: .venv/run.stamp ## a guided tour through the API of the running service; ARGS="--yes" without pauses
 	@exec $(PY) tools/demo $(ARGS)

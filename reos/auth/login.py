@@ -64,7 +64,7 @@ async def verify_login(
     """
     key = address_key(signer, login.email)
     with guard.attempt(key) as attempt:
-        async with plain_transaction(database) as conn:
+        async with guard.reading(), plain_transaction(database) as conn:
             state = await auth.read_login(conn, email_key(login.email), key, lockout(settings))
         if state["locked_seconds"] > 0:
             raise AccountLockedError(headers={"Retry-After": str(int(state["locked_seconds"]) + 1)})

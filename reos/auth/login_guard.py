@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from reos.errors import OverloadedError, RateLimitExceededError
 
 WAITS = (0.0, 1.0, 2.0, 5.0, 10.0)  # seconds before the answer to the 1st, 2nd, … wrong try in a row
 MAX_HELD = 1000
 RETRY_SECONDS = 10  # the longest that an answer is held
+READERS = 4  # tries that look into the database at a time: a storm of them shall not be all that waits for the pool
+READ_SECONDS = 5.0  # that a try waits for its turn
 
 
 def waits(max_attempts: int) -> tuple[float, ...]:
@@ -57,6 +59,20 @@ class LoginGuard:
     def __init__(self, max_held: int = MAX_HELD):
         self._max_held = max_held
         self._attempts: dict[bytes, Attempt] = {}
+        self._readers = asyncio.Semaphore(READERS)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Wait for the turn to look into the database. Raises OverloadedError (503)."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await self._readers.acquire()
+        except TimeoutError:
+            raise OverloadedError(headers={"Retry-After": str(RETRY_SECONDS)}) from None
+        try:
+            yield
+        finally:
+            self._readers.release()
 
     @contextmanager
     def attempt(self, address_key: bytes) -> Iterator[Attempt]:

@@ -1,0 +1,99 @@
+"""`make load`, or PYTHONPATH=tests python -m tools.load [slow streams pool logins rolling]."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import uvloop
+from running import home
+
+from reos import embedded, migrate
+from reos.db import Database
+from reos.embedded import EmbeddedPostgres
+from tools.load import logins, pool, rolling, slow, streams
+from tools.load.service import Service, organisation, serving
+
+SLOW_CLIENTS = 200  # of each of three kinds
+WAITING = 2500  # more than may wait for a connection
+LOGINS = 200  # right ones, and as many wrong ones
+STREAMS, UNREAD_STREAMS = 2000, 200
+
+
+async def run_slow(service: Service, database: Database) -> list[str]:
+    account = await organisation(database, properties=2000, words=80)
+    result = await slow.run(service, account.headers(service.settings), SLOW_CLIENTS, pause=1.0)
+    return result.lines()
+
+
+async def run_streams(service: Service, database: Database) -> list[str]:
+    result = await streams.run(service, database, STREAMS, UNREAD_STREAMS, events=40)
+    stopped = await streams.stop(service, database, STREAMS)
+    return [*result.lines(), *stopped.lines()]
+
+
+async def run_pool(service: Service, database: Database) -> list[str]:
+    result = await pool.run(service, database, WAITING)
+    return result.lines()
+
+
+async def run_logins(service: Service, database: Database) -> list[str]:
+    result = await logins.run(service, database, LOGINS)
+    return result.lines()
+
+
+async def run_rolling(service: Service, database: Database) -> list[str]:
+    result = await rolling.run(service, database, rate=100, clients=20, streams=20, after=10)
+    return result.lines()
+
+
+Run = Callable[[Service, Database], Awaitable[list[str]]]
+RUNS: dict[str, tuple[Run, dict[str, int]]] = {
+    "slow": (run_slow, {"processes": 2}),
+    "streams": (run_streams, {"processes": 2}),
+    "pool": (run_pool, {}),
+    "logins": (run_logins, {}),
+    "rolling": (run_rolling, {"processes": 2, "workers": 2}),
+    "logins-limited": (run_logins, {"RATE_LIMIT_PER_MINUTE": 60}),
+}
+
+
+async def measure(name: str, service: Service) -> list[str]:
+    database = await Database.connect(service.settings)
+    try:
+        return await RUNS[name][0](service, database)
+    finally:
+        await database.close()
+
+
+def run(name: str, postgres: EmbeddedPostgres, directory: Path) -> None:
+    print(f"\n{name}", flush=True)
+    directory.mkdir()
+    with serving(postgres.dsn, postgres.owner_dsn, directory, **RUNS[name][1]) as service:
+        for line in uvloop.run(measure(name, service)):
+            print(f"  {line}", flush=True)
+        if service.process.poll() is None:
+            service.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make load", description="What the service does under load.")
+    parser.add_argument("runs", nargs="*", choices=[[], *RUNS], default=list(RUNS), metavar="run", help=", ".join(RUNS))
+    parsed = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as stack:
+        directory = stack.enter_context(home())
+        postgres = stack.enter_context(embedded.start(directory / ".reos"))
+        migrate.migrate(postgres.owner_dsn, embedded.SERVICE_LOGIN)
+        for name in parsed.runs:
+            run(name, postgres, directory / name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

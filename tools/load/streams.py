@@ -1,0 +1,191 @@
+"""Thousands of event streams, some of which nobody reads: who pays for them, and how fast an event reaches all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from event_streams import until
+
+from reos.db import Database
+from tools.load.service import Account, Service, add_user, kernel_memory, organisation
+from tools.load.wire import Probe, ask, probing, quantiles, request, usual
+
+STREAMS_OF_USER = 50
+OPENING = 100  # at a time
+FOREIGN = 0.05  # the part of the streams that are another organisation's, and as many of users who may not read
+
+
+class Listener(asyncio.Protocol):
+    """One stream: what it got, and when it saw an event."""
+
+    def __init__(self, data: bytes):
+        self.data = data
+        self.is_open = asyncio.Event()
+        self.text = b""
+        self.seen: list[tuple[float, bytes]] = []  # when, and the bytes of an event
+        self.is_lost = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(self.data)
+
+    def data_received(self, data: bytes) -> None:
+        self.text += data
+        if not self.is_open.is_set():
+            if b'"connected"' in self.text:
+                self.is_open.set()
+        elif b"property.created" in data:
+            self.seen.append((time.monotonic(), data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self.is_open.set()
+
+
+@dataclass
+class StreamRun:
+    """What so many streams cost, and what all others met meanwhile."""
+
+    opened: int
+    opening_seconds: float
+    reached: list[float]  # after how many seconds from the request an event reached each stream that may see it
+    wrongly_reached: int
+    answered: float  # seconds until the request itself was answered
+    cut_off: int  # of those that do not read, after more events than fit into their connection
+    kept: int  # of those that do
+    probe: Probe
+    memory: dict[str, float]
+    kernel: dict[str, float]
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self.opened} streams opened in {self.opening_seconds:.1f} s",
+            f"an event reached {len(self.reached)} after {quantiles(self.reached)}",
+            f"(the request itself took {1000 * self.answered:.0f} ms); {self.wrongly_reached} saw it that must not",
+            f"{self.cut_off} that read nothing were cut off, {self.kept} others kept",
+            *self.probe.lines(),
+            "memory: " + ", ".join(f"{name} {size:.0f} MiB" for name, size in self.memory.items()),
+            "of the kernel: " + ", ".join(f"{name} {size:.0f} MiB" for name, size in self.kernel.items()),
+        ]
+
+
+async def open_streams(port: int, tokens: list[dict[str, str]], *, reads: bool = True) -> list[Listener]:
+    """A stream for each; fails when one is refused."""
+    loop = asyncio.get_running_loop()
+    opening = asyncio.Semaphore(OPENING)
+
+    async def open_one(headers: dict[str, str]) -> Listener:
+        async with opening:
+            sock = socket.socket()
+            if not reads:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            listener = Listener(request("GET", "/api/v1/sse/stream", headers, close=False))
+            await loop.create_connection(lambda: listener, sock=sock)
+            async with asyncio.timeout(60):
+                await listener.is_open.wait()
+        assert not listener.is_lost, listener.text
+        if not reads:
+            listener.transport.pause_reading()
+        return listener
+
+    return await asyncio.gather(*map(open_one, tokens))
+
+
+async def run(service: Service, database: Database, number: int, unread: int, events: int) -> StreamRun:
+    """Open the streams, publish, publish `events` more than the unread can hold, and close them all."""
+    account = await organisation(database)
+    foreign = await organisation(database)
+    auth = account.headers(service.settings)
+    few = int(number * FOREIGN)
+    seeing = await _tokens(service, database, account, "Agent", number - 2 * few)
+    blind = await _tokens(service, database, account, None, few)
+    others = await _tokens(service, database, foreign, "Admin", few)
+    memory, kernel = {"before": service.memory()}, {"before": kernel_memory()}
+    began = time.monotonic()
+    silent = await open_streams(service.port, seeing[:unread], reads=False)
+    readers = await open_streams(service.port, seeing[unread:])
+    unseeing = await open_streams(service.port, blind + others)
+    opening_seconds = time.monotonic() - began
+    memory["open"], kernel["open"] = service.memory(), kernel_memory()
+    with probing(service.port, usual(auth)) as probe:
+        asked_at = time.monotonic()
+        answer = await ask(service.port, _create(auth, "first"))
+        assert answer.status == 201, answer
+        await until(lambda: all(listener.seen for listener in readers), 30)
+        reached = [listener.seen[0][0] - asked_at for listener in readers]
+        for turn in range(events):
+            assert (await ask(service.port, _create(auth, f"{turn} " + "x" * 4000))).status == 201
+        await until(lambda: all(_count(listener) == events + 1 for listener in readers), 60)
+        if events:
+            await _wait_cut_off(service, unread)
+        memory["after events"], kernel["after events"] = service.memory(), kernel_memory()
+        kept = sum(not listener.is_lost for listener in readers + unseeing)
+        for listener in silent + readers + unseeing:
+            listener.transport.abort()
+        await until(lambda: _is_count(service, auth, 0), 30)
+        memory["closed"], kernel["closed"] = service.memory(), kernel_memory()
+    return StreamRun(
+        number, opening_seconds, reached, sum(bool(listener.seen) for listener in unseeing), answer.seconds,
+        unread if events else 0, kept, probe, memory, kernel,
+    )  # fmt: skip
+
+
+async def _tokens(
+    service: Service, database: Database, account: Account, role: str | None, number: int
+) -> list[dict[str, str]]:
+    """So many Authorization headers, of as few users as may open that many streams."""
+    users = [await add_user(database, account, role) for _ in range(-(-number // STREAMS_OF_USER))]
+    return [users[turn % len(users)].headers(service.settings) for turn in range(number)]
+
+
+def _create(auth: dict[str, str], description: str) -> bytes:
+    listing = {"address": "1 Main St", "city": "Austin", "state": "TX", "zip_code": "78701", "property_type": "condo"}
+    return request("POST", "/api/v1/properties", auth, listing | {"description": description})
+
+
+def _count(listener: Listener) -> int:
+    return listener.text.count(b'"type":"property.created"')
+
+
+async def _wait_cut_off(service: Service, number: int) -> None:
+    """Wait until the service has let go of the streams that nobody reads."""
+    await until(lambda: service.said().count("cut: its client takes nothing") >= number, 60)
+
+
+async def _is_count(service: Service, auth: dict[str, str], number: int) -> bool:
+    answer = await ask(service.port, request("GET", "/api/v1/sse/status", auth))
+    return f'"active_connections":{number},'.encode() in answer.body
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How the service stopped with so many streams open."""
+
+    opened: int
+    memory: float  # MiB, before
+    seconds: float
+    told: int  # how many streams were told to connect again
+
+    def lines(self) -> list[str]:
+        return [
+            (
+                f"with {self.opened} open again ({self.memory:.0f} MiB) it stopped in {self.seconds:.1f} s;"
+                f" {self.told} were told to connect again"
+            )
+        ]
+
+
+async def stop(service: Service, database: Database, number: int) -> Stop:
+    """Open streams and stop the service."""
+    account = await organisation(database)
+    listeners = await open_streams(service.port, await _tokens(service, database, account, "Agent", number))
+    memory = service.memory()
+    seconds = await asyncio.to_thread(service.stop)
+    await until(lambda: all(listener.is_lost for listener in listeners))
+    return Stop(number, memory, seconds, sum(b"retry: " in listener.text for listener in listeners))
