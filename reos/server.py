@@ -48,6 +48,7 @@ DRAIN_SECONDS = 1.5  # /ready is 503 and answers say `Connection: close`, while 
 GRACE_SECONDS = 10.0  # for requests in flight, after that
 STOP_SECONDS = 15.0  # then children are killed
 IDLE_SECONDS = 0.25  # a connection that was silent for so long holds no request on its way
+FRESH_SECONDS = 2.0  # but a new one may: its client, or we, may have had no time yet
 
 # A client may send a byte now and then for ever, and each resets Sanic's timers; these deadlines nothing moves.
 HEADER_SECONDS = 15.0
@@ -83,6 +84,7 @@ class DeadlineProtocol(HttpProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._time = time.monotonic()
         self._request_began = 0.0
         self._untaken_since = 0.0
         self._taken_before = 0
@@ -96,6 +98,12 @@ class DeadlineProtocol(HttpProtocol):
         if not self.recv_buffer and self._is_between_requests():
             self._request_began = time.monotonic()
         super().data_received(data)
+
+    def close_if_quiet(self) -> None:
+        """Close the connection unless a request may be on its way."""
+        wait = IDLE_SECONDS if self._request_began else FRESH_SECONDS
+        if time.monotonic() - self._time > wait:
+            self.close_if_idle()
 
     def _check_deadlines(self) -> None:
         """End a request that takes too long to arrive: with 408, and next time, if it still arrives, without a word."""
@@ -213,10 +221,8 @@ async def _stop_server(app: Sanic, server: AsyncioServer, listener: socket.socke
     while server.connections and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
         await asyncio.sleep(0)  # What has arrived is read before anything is taken for idle.
-        idle_since = time.monotonic() - IDLE_SECONDS
         for connection in list(server.connections):
-            if connection._time < idle_since:
-                connection.close_if_idle()
+            connection.close_if_quiet()
     if server.connections:
         logger.warning("{} connections did not end in time", len(server.connections))
     for connection in list(server.connections):

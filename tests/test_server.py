@@ -203,6 +203,18 @@ async def test_a_stop_under_load_loses_no_request(start: Callable[..., Service])
     assert {path.name for path in service.directory.glob("stopped-*")} == {f"stopped-{pid}" for pid in children}
 
 
+async def test_a_connection_that_has_just_been_made_may_still_send_its_request(start: Callable[..., Service]) -> None:
+    service = start(1, DRAIN_SECONDS=0.3).wait_ready()
+    stopped_at = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    await until(lambda: time.monotonic() - stopped_at > 0.2)
+    client = Client(service.port)
+    await client.connect()
+    await until(lambda: time.monotonic() - stopped_at > 0.3 + 4 * server.IDLE_SECONDS)
+    assert (await client.get())[0] == 200
+    client.close()
+
+
 async def test_a_rolling_restart_loses_no_request(start: Callable[..., Service]) -> None:
     """Neither of clients that keep their connection nor of others; not one finds the service unready."""
     service = start(STARTED_SECONDS=0.5).wait_ready()
