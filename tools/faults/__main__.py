@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import sys
 import time
@@ -13,9 +14,10 @@ from pathlib import Path
 import uvloop
 from running import home
 
-from tools.faults.checks import check_all
+from tools.faults.checks import Evidence, check_all
 from tools.faults.driver import KINDS
 from tools.faults.run import Options, run, summary
+from tools.faults.service import Service
 
 SHOWN = 8  # violations of each check
 
@@ -27,7 +29,7 @@ def main() -> int:
     parser.add_argument("--faults", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}")
     parser.add_argument("--pause", type=float, default=5, help="seconds between two faults, on average")
     parser.add_argument("--clients", type=int, default=5, help="of each organisation")
-    parser.add_argument("--keep", type=Path, help="a folder for the logs, when something was wrong")
+    parser.add_argument("--keep", type=Path, help="a folder for logs and tables, when something was wrong")
     parsed = parser.parse_args()
     kinds = [name for name in parsed.faults.split(",") if name]
     if strange := set(kinds) - set(KINDS):
@@ -40,9 +42,7 @@ def main() -> int:
         violations = check_all(evidence)
         print(f"\nchecked in {time.monotonic() - began:.1f} s", *summary(evidence), sep="\n")
         if violations and parsed.keep:
-            parsed.keep.mkdir(parents=True, exist_ok=True)
-            for path in directory.glob("output-*"):
-                (parsed.keep / path.name).write_bytes(path.read_bytes())
+            keep(evidence, Service(directory), parsed.keep)
     shown: Counter[str] = Counter()
     print(f"\n{len(violations)} violations")
     for violation in violations:
@@ -53,6 +53,15 @@ def main() -> int:
         if number > SHOWN:
             print(f"  {check}: {number - SHOWN} more")
     return 1 if violations else 0
+
+
+def keep(evidence: Evidence, service: Service, folder: Path) -> None:
+    """Write what the service and Postgres have logged, and the copy of the database, one JSON object a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (*service.directory.glob("output-*"), *service.layout.home.glob("log/*")):
+        (folder / path.name).write_bytes(path.read_bytes())
+    for table, rows in evidence.tables.items():
+        (folder / f"{table}.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

@@ -105,23 +105,25 @@ async def find_strays(conn: asyncpg.Connection) -> list[str]:
     """Rows that refer to a row of another organisation, over all foreign keys between tables of organisations."""
     keys = await conn.fetch(
         "select c.conrelid::regclass::text as source, c.confrelid::regclass::text as target,"
-        " array(select a.attname::text from unnest(c.conkey) with ordinality k (n, o)"
-        "  join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.n order by k.o) as columns,"
-        " array(select a.attname::text from unnest(c.confkey) with ordinality k (n, o)"
-        "  join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.n order by k.o) as targets"
-        " from pg_constraint c where c.contype = 'f' and c.connamespace = 'public'::regnamespace"
+        " array_agg(a.attname::text order by k.o) as columns, array_agg(b.attname::text order by k.o) as targets"
+        " from pg_constraint c cross join unnest(c.conkey, c.confkey) with ordinality k (n, m, o)"
+        " join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.n"
+        " join pg_attribute b on b.attrelid = c.confrelid and b.attnum = k.m"
+        " where c.contype = 'f' and not exists (select from unnest(array[c.conrelid, c.confrelid]) t"
+        "  where not exists (select from pg_attribute o where o.attrelid = t and o.attname = 'organization_id'))"
+        " group by c.oid, c.conrelid, c.confrelid"
     )
     strays = []
     for key in keys:
-        names = [n for n, t in zip(key["columns"], key["targets"], strict=True) if t != "organization_id"]
-        if "organization_id" not in key["targets"] or not names or key["source"] == "login_identities":
-            continue
-        ours, theirs = names[-1], key["targets"][key["columns"].index(names[-1])]
+        pairs = [pair for pair in zip(key["columns"], key["targets"], strict=True) if pair[1] != "organization_id"]
+        if not pairs:
+            continue  # the key is the organisation itself
+        on = " and ".join(f"s.{ours} = t.{theirs}" for ours, theirs in pairs)
         found = await conn.fetch(
-            f"select s.organization_id as a, t.organization_id as b, s.{ours} as id from {key['source']} s"  # noqa: S608
-            f" join {key['target']} t on t.{theirs} = s.{ours} where t.organization_id <> s.organization_id limit 5"
+            f"select s.organization_id as a, t.organization_id as b, s.{pairs[0][0]} as id from {key['source']} s"  # noqa: S608
+            f" join {key['target']} t on {on} where t.organization_id <> s.organization_id limit 5"
         )
-        strays += [f"{key['source']}.{ours} = {row['id']}: {row['a']} points to {row['b']}" for row in found]
+        strays += [f"{key['source']}.{pairs[0][0]} = {row['id']}: {row['a']} points to {row['b']}" for row in found]
     return strays
 
 

@@ -22,7 +22,7 @@ from webhook_receiver import Receiver, receiving
 
 from tools.faults.clients import Clients
 from tools.faults.model import Fault, Model
-from tools.faults.service import Service, until_ready
+from tools.faults.service import AWAY, Service, until_ready
 from tools.faults.wire import Cut
 
 LOSS_SECONDS = 1.0  # after a server's death for which its clients may still find out
@@ -95,7 +95,7 @@ async def _carry_out(scene: Scene, step: Planned, say: Callable[[str], None]) ->
     scene.model.faults.append(fault)
     try:
         await KINDS[step.kind](scene, random.Random(step.seed), fault)  # noqa: S311
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except AWAY as error:
         fault.text += f" (came to nothing: {type(error).__name__})"
     fault.ended = time.monotonic()
     say(f"{step.kind:<18} {fault.text}")

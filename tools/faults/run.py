@@ -23,7 +23,7 @@ from tools.faults.clients import Clients
 from tools.faults.driver import KINDS, Scene, drive, plan
 from tools.faults.followers import Follower, follow
 from tools.faults.model import Model
-from tools.faults.service import Service, until_ready
+from tools.faults.service import AWAY, Service, until_ready
 from tools.faults.wire import Wire
 
 STUCK_SECONDS = 60.0  # in which a job whose worker died runs again
@@ -79,8 +79,9 @@ async def run(options: Options, directory: Path, say: Callable[[str], None]) -> 
         tables, strays = await _look(scene)
         await _until_followed(followers, tables)
         stop_following.set()
+        await _gather(following)
+        assert not watching.done(), watching.exception()
         watching.cancel()
-        await asyncio.wait([*following, watching])
         return Evidence(model, tables, strays, list(scene.sink.mails), list(scene.receiver.requests), followers)
 
 
@@ -150,7 +151,10 @@ async def _watch(scene: Scene, tell: Callable[[str], None]) -> None:
     while True:
         await asyncio.sleep(1)
         scene.service.start_worker()
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        if scene.service.has_died():
+            scene.model.blame("processes", "the supervisor has ended, which nobody told it to")
+            scene.service.is_up = False
+        with suppress(*AWAY):
             await _look_for_stuck(scene, told)
         if time.monotonic() - said_at > 15:
             now = scene.model.statuses.copy()
@@ -195,7 +199,7 @@ async def _until_quiet(scene: Scene, options: Options, tell: Callable[[str], Non
     until = time.monotonic() + QUIET_SECONDS
     left: Any = None
     while time.monotonic() < until:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*AWAY):
             conn = await scene.service.connect()
             try:
                 await _hurry(conn, options)

@@ -17,9 +17,11 @@ import httpx
 from running import Run, command_of, environment, is_gone
 
 from reos import embedded
+from reos.jobs.connector import LOST
 from reos.processes import die_with_parent
 
 START_SECONDS = 60.0
+AWAY = (*LOST, asyncpg.PostgresError)  # what Postgres may answer that has just been killed
 
 
 class Service:
@@ -87,6 +89,10 @@ class Service:
                 preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - it takes no lock
             )
 
+    def has_died(self) -> bool:
+        """Whether the supervisor has ended although nobody has killed it."""
+        return self.is_up and self.run is not None and self.run.process.poll() is not None
+
     def servers(self) -> list[int]:
         assert self.run is not None
         return self.run.children("reos.server")
@@ -105,6 +111,7 @@ class Service:
     def kill_all(self) -> None:
         """Everything at once, the supervisor first."""
         assert self.run is not None
+        self.is_up = False
         pids = [self.run.process.pid, *self.run.processes()]
         if self.worker is not None:
             pids.append(self.worker.pid)
