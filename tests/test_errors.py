@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from conftest import TestDatabase
 
 from reos import db
 from reos.auth.tokens import issue_access_token
+from reos.middleware.errors import as_reos_error
 
 pytestmark = pytest.mark.integration
 
@@ -478,3 +480,9 @@ async def test_500_says_nothing_of_the_inside(fresh_database: TestDatabase, tmp_
         )  # fmt: skip
         await api.value("alter table properties rename column town to city")
         await admin.post("/properties", json=LISTING)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("error", [asyncpg.DiskFullError(), asyncpg.TooManyConnectionsError()])
+def test_a_database_that_has_no_room_is_503(error: Exception) -> None:
+    assert as_reos_error(error).status == 503
