@@ -16,7 +16,7 @@ from reos.settings import Settings
 pytestmark = pytest.mark.unit
 
 DIRECTORY = ROOT / "deploy" / "kubernetes"
-SETTINGS = {name.upper() for name in Settings.model_fields} | {"WORKER_METRICS_PORT"}
+SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
 def load(name: str) -> list[dict[str, Any]]:
