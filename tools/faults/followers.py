@@ -16,6 +16,9 @@ from event_streams import Message
 from tools.faults.clients import PREFIX, Clients
 from tools.faults.model import User
 
+# The last is what httpx gives for a connection that ends in the moment in which it is made.
+CUT_OFF = (httpx.HTTPError, AttributeError)
+
 
 @dataclass(eq=False)
 class Follower:
@@ -43,7 +46,7 @@ async def follow(clients: Clients, follower: Follower, stop: asyncio.Event) -> N
     base = f"http://{clients.wire.host}:{clients.wire.port}"
     async with httpx.AsyncClient(base_url=base, timeout=httpx.Timeout(30, read=60), verify=False) as http:  # noqa: S501
         while not stop.is_set():
-            with suppress(httpx.HTTPError):
+            with suppress(*CUT_OFF):
                 await _follow_once(clients, http, follower, stop)
             await asyncio.sleep(clients.dice.uniform(0.05, 0.5))
 

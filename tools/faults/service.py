@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 from running import Run, command_of, environment, is_gone
 
 from reos import embedded
 from reos.jobs.connector import LOST
 from reos.processes import die_with_parent
+from tools.faults.wire import BrokenError, LostError, SilentError, Wire
 
 START_SECONDS = 60.0
 AWAY = (*LOST, asyncpg.PostgresError)  # what Postgres may answer that has just been killed
@@ -145,9 +145,10 @@ class Service:
         return conn
 
     async def is_ready(self) -> bool:
-        with suppress(httpx.TransportError):
-            async with httpx.AsyncClient(verify=False, timeout=10) as http:  # noqa: S501 - plain HTTP
-                return (await http.get(f"{self.url}/ready")).status_code == 200
+        """Whether a server process says that it is ready."""
+        wire = Wire(self.url)
+        with suppress(LostError, BrokenError, SilentError):
+            return (await wire.request("GET", "/ready", {"Connection": "close"})).status == 200
         return False
 
 

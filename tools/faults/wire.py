@@ -88,14 +88,14 @@ class Wire:
             raise BrokenError(f"{type(error).__name__}: {error}") from error
         finally:
             if not is_whole:
-                writer.transport.abort()
+                _drop(writer)
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self._kept:
             reader, writer, since = self._kept.pop()
             if time.monotonic() - since < KEEP_SECONDS and not reader.at_eof() and not writer.is_closing():
                 return reader, writer
-            writer.transport.abort()
+            _drop(writer)
         try:
             return await asyncio.open_connection(self.host, self.port, limit=2**20)
         except OSError as error:
@@ -103,7 +103,13 @@ class Wire:
 
     def close(self) -> None:
         while self._kept:
-            self._kept.pop()[1].transport.abort()
+            _drop(self._kept.pop()[1])
+
+
+def _drop(writer: asyncio.StreamWriter) -> None:
+    """End a connection at once; one that is lost already takes no abort, but still wants to be closed."""
+    writer.transport.abort()
+    writer.close()
 
 
 async def _send_and_cut(writer: asyncio.StreamWriter, data: bytes, cut: Cut) -> None:
@@ -112,5 +118,5 @@ async def _send_and_cut(writer: asyncio.StreamWriter, data: bytes, cut: Cut) -> 
     with suppress(ConnectionError):
         await writer.drain()
     await asyncio.sleep(cut.seconds)
-    writer.transport.abort()
+    _drop(writer)
     raise CutError
