@@ -348,7 +348,6 @@ class Tally:
 
 
 _tallies: list[Tally] = []
-_requests: dict[tuple[str, str, int], Tally] = {}
 _statements: dict[str, Tally] = {}
 
 
@@ -358,13 +357,10 @@ def flush() -> None:
         tally.flush()
 
 
-def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Count an answer. `method` and `route` must be of a bounded set."""
-    key = (method, route, status)
-    child = _requests.get(key)
-    if child is None:
-        child = _requests[key] = Tally(REQUEST_SECONDS.labels(method, route, str(status)))
-    child.observe(seconds)
+@cache
+def request_tally(method: str, route: str, status: int) -> Tally:
+    """What keeps how long requests took. `method` and `route` must be of a bounded set."""
+    return Tally(REQUEST_SECONDS.labels(method, route, str(status)))
 
 
 @cache

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
@@ -29,6 +28,9 @@ _SECRET_PATH = re.compile(r"^(/files/|/t/[a-z]/)[^/]+")
 _PATH_PARAMETER = re.compile(r"<(\w+)[^>]*>")
 # A line that does not begin with a field's name and a colon (RFC 9112, section 5).
 _NO_FIELD = re.compile(rb"\r\n(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
+
+# By method, path of the route and status: looked up at every request.
+_tallies: dict[tuple[str, str | None, int], metrics.Tally] = {}
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -158,16 +160,19 @@ class _CountedResponse(HTTPResponse):
 
 def _measure(request: Request, status: int) -> None:
     """Keep how long it took, under names of which there are only so many, whatever clients send."""
-    method = request.method if request.method in METHODS else "other"
     route = request.route
-    pattern = "unknown" if route is None else _pattern(route.path)
-    metrics.observe_request(method, pattern, status, time.perf_counter() - request.ctx.started)
+    path = None if route is None else route.path
+    tally = _tallies.get((request.method, path, status)) or _tally_of(request.method, path, status)
+    tally.observe(time.perf_counter() - request.ctx.started)
 
 
-@cache
-def _pattern(path: str) -> str:
-    """Sanic's path of a route as the documentation of the API has it: /properties/{property_id}."""
-    return "/" + _PATH_PARAMETER.sub(r"{\1}", path)
+def _tally_of(method: str, path: str | None, status: int) -> metrics.Tally:
+    """The same for good. `path` is Sanic's of the route; the documentation of the API has /properties/{property_id}."""
+    key = (method if method in METHODS else "other", path, status)
+    if key not in _tallies:
+        route = "unknown" if path is None else "/" + _PATH_PARAMETER.sub(r"{\1}", path)
+        _tallies[key] = metrics.request_tally(key[0], route, status)
+    return _tallies[key]
 
 
 def _answer_nobody(request: Request, error: BaseException) -> HTTPResponse:
