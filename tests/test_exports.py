@@ -279,7 +279,7 @@ async def test_an_export_is_audited_and_a_head_is_not(api: Api, path: str, resou
         assert got.headers["Content-Disposition"] == f'attachment; filename="{name}-{today}.csv"'
         assert (head.status_code, head.content) == (200, b"")
         assert told(head) == told(got)
-        assert got.headers["Cache-Control"] == "private, no-cache"
+        assert got.headers["Cache-Control"] == "private, no-store"
     assert await audited(api, admin, resource_type) == [("export", resource_type, None, {"rows": [None, 0]})] * 2
 
 

@@ -166,7 +166,7 @@ async def test_an_upload_is_shown_under_its_address(api: Api, format: str, conte
     assert full.headers["Content-Type"] == content_type
     assert full.headers["Content-Length"] == str(len(data))
     assert full.headers["X-Content-Type-Options"] == "nosniff"
-    assert full.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    assert full.headers["Content-Security-Policy"].endswith("frame-ancestors 'none'; sandbox")
     assert full.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     assert full.headers["Content-Disposition"] == "inline"
     assert full.headers["Cache-Control"] == "public, max-age=31536000, immutable"

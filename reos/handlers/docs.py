@@ -12,6 +12,7 @@ from sanic import Blueprint, HTTPResponse, Request
 import reos
 from reos import encoding
 from reos.errors import ResourceNotFoundError
+from reos.handlers.pages import WINDOW_HEADERS
 from reos.middleware.call import etag_of, tag_matches
 from reos.middleware.endpoint import ENDPOINTS
 from reos.openapi import build_document
@@ -30,8 +31,8 @@ CONTENT_TYPES = {
 # Both pages set styles from scripts, and ReDoc searches in a worker that it makes from a blob.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "font-src 'self' data:; connect-src 'self'; worker-src blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -69,7 +70,7 @@ async def static(request: Request, name: str) -> HTTPResponse:
 
 
 def _page(request: Request, name: str) -> HTTPResponse:
-    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": CONTENT_SECURITY_POLICY, **WINDOW_HEADERS}
     return _tagged(request, _assets()[name].content, CONTENT_TYPES[".html"], headers)
 
 

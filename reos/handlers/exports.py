@@ -44,7 +44,11 @@ async def answer(
         changes = {"rows": [None, pages.total]} | {field: [None, audit.plain(value)] for field, value in asked.items()}
         call.audit("export", resource_type, None, changes)
     today = datetime.now(await organizations.get_time_zone(call.conn)).date()
-    headers = {"Content-Disposition": f'attachment; filename="{name}-{today:%Y-%m-%d}.csv"'}
+    # There is no tag to ask with, so that a browser has no reason to keep thousands of people's data.
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}-{today:%Y-%m-%d}.csv"',
+        "Cache-Control": "private, no-store",
+    }
     return Answer(200, None, headers, pages)
 
 

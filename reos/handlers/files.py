@@ -21,16 +21,19 @@ from reos.queries import campaigns, leads, stored_files
 
 bp = Blueprint("files")
 
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+)
 # The address names the very bytes, so whoever has them may keep them. A file is shown, never run.
 PICTURE_HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
-    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Content-Disposition": "inline",
 }
 DOCUMENT_HEADERS = {
     "Cache-Control": "private, no-store",
-    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
 }
 
 

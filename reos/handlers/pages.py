@@ -30,12 +30,14 @@ CONTENT_TYPE = "text/html; charset=utf-8"
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# A page that has opened one of ours, or that ours has opened, gets no hold of its window.
+WINDOW_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
 # Somebody else's HTML: it may look as it likes, but run, load and send nothing, wherever it is opened.
 MAIL_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; frame-ancestors 'self'; "
-    "sandbox allow-popups allow-popups-to-escape-sandbox"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
 )
 
 
@@ -134,7 +136,7 @@ def page(
     # Behind a proxy the service may live below a path of PUBLIC_URL.
     standing = {"service": SERVICE, "root": urlsplit(settings.base_url).path, "has_outbox": _has_outbox(settings)}
     body = _templates().get_template(template).render({"here": "", **standing, **values})
-    headers = {"Content-Security-Policy": content_policy}
+    headers = {"Content-Security-Policy": content_policy, **WINDOW_HEADERS}
     return HTTPResponse(body, 200, headers, content_type=CONTENT_TYPE)
 
 
