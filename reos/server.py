@@ -339,8 +339,8 @@ class Supervisor:
     """Keeps children running until it is told to stop.
 
     `keep` is called every second, for what is no child of this kind (the embedded Postgres). `on_ready` is called
-    once, when every server process serves. `gives_up` is false where a child that cannot start is somebody's
-    unfinished edit.
+    once, when every server process serves. Until then a child that fails at its start again and again ends it all,
+    unless `gives_up` is false, because that is somebody's unfinished edit.
     """
 
     def __init__(
@@ -366,7 +366,7 @@ class Supervisor:
     def run(self) -> None:
         """Run until SIGTERM or SIGINT, or until the terminal is gone; SIGHUP renews all children, one by one.
 
-        Raises ServerError when a child fails at its start again and again.
+        Raises ServerError when a child fails again and again before all have served.
         """
         with self._signals():
             try:
@@ -381,6 +381,7 @@ class Supervisor:
                     self._renew()
                     if not announced and all(child.ready for child in self.children if child.listener):
                         announced = True
+                        self._gives_up = False  # What has served will serve again, when its database is back.
                         self._on_ready()
             finally:
                 self._stop()

@@ -356,6 +356,18 @@ async def test_servers_that_fail_at_their_start_again_and_again_end_it(
     assert "web-1 ended with code 1 at its start 2 times in a row" in errors
 
 
+async def test_servers_that_have_served_are_started_until_they_can(
+    start: Callable[..., Service], tmp_path: Path
+) -> None:
+    service = start(1, MAX_FAILED_STARTS=2, FIRST_WAIT=0.05, LONGEST_WAIT=0.05).wait_ready()
+    (tmp_path / "fail").touch()
+    os.kill(service.children()[0], signal.SIGKILL)
+    logs = tmp_path / "logs" / "web-1.log"
+    await until(lambda: logs.exists() and logs.read_text().count("told to fail") > 3, 30)
+    (tmp_path / "fail").unlink()
+    assert await service.request() == str(service.children()[0])
+
+
 async def test_a_server_that_failed_once_is_started_again(start: Callable[..., Service], tmp_path: Path) -> None:
     (tmp_path / "fail").touch()
     service = start(1)
