@@ -31,6 +31,9 @@ coverage: .venv/dev.stamp ## the tests, and which lines they did not reach
 bench: .venv/dev.stamp ## what the service costs, as ratios to a bare handler; ARGS="--rounds 8 --seconds 5"
 	@$(PY) tools/bench/bench.py $(ARGS)
 
+faults: .venv/dev.stamp ## ten minutes under load while parts are killed, and what is true then; ARGS="--minutes 1 --seed 7"
+	@PYTHONPATH=tests $(PY) -m tools.faults $(ARGS)
+
 load: .venv/dev.stamp ## slow clients, many streams, storms, a rolling restart; ARGS="slow streams" for some of them
 	@PYTHONPATH=tests $(PY) -m tools.load $(ARGS)
 
