@@ -70,6 +70,7 @@ def build_document(endpoints: Sequence[Endpoint], version: str) -> Json:
     for endpoint in endpoints:
         operation = _operation(endpoint, refs, schemas)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
+    _add_links(paths, schemas)
     for path, operation in _plain_operations(refs):
         paths.setdefault(path, {})["get"] = operation
     document = {
@@ -384,10 +385,8 @@ def _responses(endpoint: Endpoint, refs: Refs) -> Json:
     if endpoint.produces == CSV:
         names.append("Content-Disposition")
     success: Json = {"description": "Done.", "headers": _headers(*names)}
-    if endpoint.response is not None:
-        success["content"] = {JSON: {"schema": _response_schema(endpoint.response, refs)}}
-    elif endpoint.produces != JSON:
-        success["content"] = {endpoint.produces.partition(";")[0]: {"schema": {"type": "string"}}}
+    if content := _answer_content(endpoint, refs):
+        success["content"] = content
     responses: Json = {str(endpoint.status): success}
     if endpoint.is_read and endpoint.produces == JSON:
         responses["304"] = {
@@ -397,6 +396,15 @@ def _responses(endpoint: Endpoint, refs: Refs) -> Json:
     for status in _error_statuses(endpoint):
         responses[str(status)] = {"$ref": f"#/components/responses/Error{status}"}
     return responses
+
+
+def _answer_content(endpoint: Endpoint, refs: Refs) -> Json:
+    if endpoint.response is not None:
+        return {JSON: {"schema": _response_schema(endpoint.response, refs)}}
+    if endpoint.produces == JSON:
+        return {}
+    # A schema of the stream would be taken for that of each event, and an event is no JSON.
+    return {endpoint.produces.partition(";")[0]: {} if endpoint.is_stream else {"schema": {"type": "string"}}}
 
 
 def _response_schema(response: Any, refs: Refs) -> Json:
@@ -468,6 +476,62 @@ def _error_response(status: int) -> Json:
 def _tags_of(paths: Json) -> list[str]:
     tags = (tag for operations in paths.values() for operation in operations.values() for tag in operation["tags"])
     return list(dict.fromkeys(tags))
+
+
+# --- links -----------------------------------------------------------------------------------------------------
+
+
+def _add_links(paths: dict[str, Json], schemas: Json) -> None:
+    """From the answer that tells an id to every operation that takes it.
+
+    That answer is the one of the POST that creates such a resource or, where none does, of the list, whose first item
+    it is then. What was deleted can be restored, under the id of the request.
+    """
+    for collection, name in _collections(paths):
+        source = _source_of(paths.get(collection, {}), schemas)
+        if source is None:
+            continue
+        response, expression = source
+        above = {other: f"$request.path.{other}" for other in re.findall(r"{(\w+)}", collection)}
+        for target in _taking(paths, name, collection):
+            response.setdefault("links", {})[target] = _link(target, {**above, name: expression})
+    for path, operations in paths.items():
+        if restoring := paths.get(f"{path}/restore"):
+            target = restoring["post"]["operationId"]
+            names = {name: f"$request.path.{name}" for name in re.findall(r"{(\w+)}", path)}
+            operations["delete"]["responses"]["204"]["links"] = {target: _link(target, names)}
+
+
+def _collections(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """The beginnings of paths that an id follows, each with the name of the id."""
+    found = ((path[: match.start()], match.group(1)) for path in paths for match in re.finditer(r"/{(\w+)}", path))
+    return list(dict.fromkeys(found))
+
+
+def _link(target: str, parameters: Json) -> Json:
+    return {"operationId": target, "parameters": parameters}
+
+
+def _source_of(operations: Json, schemas: Json) -> tuple[Json, str] | None:
+    """The answer on a collection that tells an id, and the expression for it."""
+    for method, status in (("post", "201"), ("get", "200")):
+        response = operations.get(method, {}).get("responses", {}).get(status, {})
+        schema = response.get("content", {}).get(JSON, {}).get("schema", {})
+        where = ""
+        if "$ref" in schema and "items" in schemas[_name(schema)].get("properties", {}):
+            schema, where = schemas[_name(schema)]["properties"]["items"], "/items"
+        if schema.get("type") == "array":
+            schema, where = schema["items"], f"{where}/0"
+        if "$ref" in schema and "id" in schemas[_name(schema)].get("properties", {}):
+            return response, f"$response.body#{where}/id"
+    return None
+
+
+def _taking(paths: dict[str, Json], name: str, collection: str) -> list[str]:
+    """The operations with an id of that name in their paths; of a part of something else, those below it alone."""
+    is_part = "{" in collection
+    wanted = [path for path in paths if f"{{{name}}}" in path and (path.startswith(f"{collection}/") or not is_part)]
+    return [operation["operationId"] for path in wanted for operation in paths[path].values()]
 
 
 # --- what is not in the registry -------------------------------------------------------------------------------

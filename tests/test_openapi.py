@@ -104,6 +104,41 @@ async def test_choices_and_objects_have_names(api: Api) -> None:
         assert not is_object or is_component or where.endswith("OrganizationUpdate/properties/settings"), where
 
 
+async def test_links_lead_from_an_id_to_what_takes_it(api: Api) -> None:
+    document = await document_of(api)
+    operations = {
+        operation["operationId"]: (method.upper(), path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    links = {
+        (source, target): link["parameters"]
+        for source, (_, _, operation) in operations.items()
+        for response in operation["responses"].values()
+        for target, link in response.get("links", {}).items()
+        if link["operationId"] == target
+    }
+    assert links["create_lead", "get_lead"] == {"lead_id": "$response.body#/id"}
+    assert links["create_lead_document", "download_lead_document"] == {
+        "lead_id": "$request.path.lead_id",
+        "document_id": "$response.body#/id",
+    }
+    assert links["delete_lead", "restore_lead"] == {"lead_id": "$request.path.lead_id"}
+    assert links["list_jobs", "retry_job"] == {"job_id": "$response.body#/items/0/id"}
+    assert links["create_property", "add_portfolio_property"] == {"property_id": "$response.body#/id"}
+    assert ("create_lead", "update_deal") not in links
+    for (source, target), parameters in links.items():
+        taken = {entry["name"] for entry in operations[target][2]["parameters"] if entry["in"] == "path"}
+        assert parameters.keys() <= taken, (source, target)
+        for expression in parameters.values():
+            known = f"{{{expression.rpartition('.')[2]}}}" in operations[source][1]
+            assert known or expression.startswith("$response.body#/"), (source, target)
+    led_to = {target for _, target in links}
+    assert [name for name, (_, path, _) in operations.items() if f"{PREFIX}/" in path and "{" in path] == [
+        name for name in operations if name in led_to
+    ]
+
+
 async def test_every_body_has_an_example_that_is_taken(api: Api) -> None:
     document = await document_of(api)
     models = {endpoint.json_model for endpoint in ENDPOINTS if endpoint.json_model is not None}
