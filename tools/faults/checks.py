@@ -67,6 +67,7 @@ class Evidence:
     mails: list[ReceivedMail] = field(default_factory=list)
     hooks: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)  # path, headers, body
     followers: list[Follower] = field(default_factory=list)
+    portfolios: dict[int, Row] = field(default_factory=dict)  # as GET gives them in the end
     _by_id: dict[str, dict[int, Row]] = field(default_factory=dict)
 
     def rows(self, table: str) -> dict[int, Row]:
@@ -373,12 +374,17 @@ def _compare(kind: str, row_id: int, entries: list[Row], events: list[Row]) -> I
             f" the events are {[event['type'] for event in events]}"
         )
         return
+    state: Row = {}
     for (type_, entry), event in zip(wanted, events, strict=True):
+        state |= {name: after for name, (_, after) in entry["changes"].items()}
         if event["organization_id"] != entry["organization_id"] or event["actor_id"] != entry["user_id"]:
             yield f"event {event['id']} of {event['organization_id']} is not that of {entry['request_id']}"
-        for name, (_, after) in entry["changes"].items():
-            if name in event["data"] and type_.endswith((".created", ".updated")) and event["data"][name] != after:
-                yield f"{entry['request_id']} set {name} = {after!r}, event {event['id']} says {event['data'][name]!r}"
+        if type_.endswith((".created", ".updated", ".converted")):
+            told = event["data"]
+            for name in state.keys() & told.keys():
+                if told[name] != state[name]:
+                    change = f"{entry['request_id']}, {kind} {row_id}.{name} is {state[name]!r}"
+                    yield f"after {change}, event {event['id']} says {told[name]!r}"
 
 
 def _types_of(kind: str, entry: Row) -> list[str]:
@@ -497,6 +503,17 @@ def check_sums(evidence: Evidence) -> Iterator[str]:
         stored = {row["property_id"] for row in members[portfolio["id"]]}
         if stored != held:
             yield f"portfolio {portfolio['id']} holds {sorted(stored)}, its audit rows say {sorted(held)}"
+    yield from _check_values(evidence, members)
+
+
+def _check_values(evidence: Evidence, members: dict[int, list[Row]]) -> Iterator[str]:
+    """A portfolio is worth what the properties in it are, but for the deleted ones."""
+    for portfolio_id, told in evidence.portfolios.items():
+        held = [evidence.rows("properties")[row["property_id"]] for row in members[portfolio_id]]
+        prices = [row["price"] or Decimal(0) for row in held if row["deleted_at"] is None]
+        if (told["property_count"], Decimal(told["total_value"])) != (len(prices), sum(prices)):
+            numbers = f"{told['property_count']} properties for {told['total_value']}"
+            yield f"portfolio {portfolio_id} tells of {numbers}, it has {len(prices)} for {sum(prices)}"
 
 
 def check_organisations(evidence: Evidence) -> Iterator[str]:

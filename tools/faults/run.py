@@ -34,6 +34,7 @@ IN_THE_WAY = {
 }  # fmt: skip
 IN_THE_WAY_SECONDS = 10.0
 QUIET_SECONDS = 180.0
+PORTFOLIOS = 100  # that are looked at in the end
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,14 @@ async def run(options: Options, directory: Path, say: Callable[[str], None]) -> 
         scene.clients.gives_up = True
         await _gather(working)
         tables, strays = await _look(scene)
+        portfolios = await _read_portfolios(scene, tables)
         await _until_followed(followers, tables)
         stop_following.set()
         await _gather(following)
         assert not watching.done(), watching.exception()
         watching.cancel()
-        return Evidence(model, tables, strays, list(scene.sink.mails), list(scene.receiver.requests), followers)
+        hooks = list(scene.receiver.requests)
+        return Evidence(model, tables, strays, list(scene.sink.mails), hooks, followers, portfolios)
 
 
 @asynccontextmanager
@@ -249,6 +252,20 @@ async def _look(scene: Scene) -> tuple[dict[str, list[dict[str, Any]]], list[str
         return await copy_tables(conn), await find_strays(conn)
     finally:
         await conn.close()
+
+
+async def _read_portfolios(scene: Scene, tables: dict[str, list[dict[str, Any]]]) -> dict[int, dict[str, Any]]:
+    """The newest portfolios as the API tells of them."""
+    admins = {each.id: each.users[0] for each in scene.model.organizations}
+    wanted = [row for row in tables["portfolios"] if row["deleted_at"] is None][-PORTFOLIOS:]
+    found = {}
+    for row in wanted:
+        answer = await scene.clients.read(admins[row["organization_id"]], f"/portfolios/{row['id']}")
+        if answer is None or answer.status != 200:
+            scene.model.blame("reads", f"portfolio {row['id']} is there and was not answered when all was quiet")
+        else:
+            found[row["id"]] = answer.json()
+    return found
 
 
 async def _until_followed(followers: list[Follower], tables: dict[str, list[dict[str, Any]]]) -> None:
