@@ -28,8 +28,8 @@ coverage: .venv/dev.stamp ## the tests, and which lines they did not reach
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
-bench: .venv/dev.stamp ## what the service costs, as ratios to a bare handler; ARGS="--rounds 8 --seconds 5"
-	@$(PY) tools/bench/bench.py $(ARGS)
+bench: .venv/dev.stamp ## what the service costs, as ratios to a bare handler; ARGS="--only PUT --rounds 8"
+	@PYTHONPATH=tests $(PY) -m tools.bench $(ARGS)
 
 faults: .venv/dev.stamp ## ten minutes under load while parts are killed, and what is true then; ARGS="--minutes 1 --seed 7"
 	@PYTHONPATH=tests $(PY) -m tools.faults $(ARGS)

@@ -1,6 +1,6 @@
 """How many changes a second many clients get, as a ratio to few: PUT with 16, 64 and 256 connections in turn.
 
-    .venv/bin/python tools/bench/writes.py    # --rounds 20 --seconds 3
+    PYTHONPATH=tests .venv/bin/python -m tools.bench.writes    # --rounds 20 --seconds 3
 
 Each client changes a property of its own, in one of 20 organisations, over and over; each PUT is all that it is in
 service: the lock, the audit row, the event, the notification. Waiting clients queue in the service and not on each
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
 import statistics
@@ -19,16 +18,17 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
 
-from bench import Client, Target, make_settings, server
 from reos import embedded, migrate
 from reos.auth.tokens import issue_access_token
 from reos.db import Database, plain_transaction, tenant_transaction
 from reos.settings import Settings
+from tools.bench.clients import Client, request_bytes
+from tools.bench.servers import make_settings, server
 
 ORGANISATIONS = 20
 CLIENTS = (16, 64, 256)
@@ -41,23 +41,16 @@ from generate_series(1, $2::int) n returning id
 """
 
 
-class Changer(Client):
-    """A connection that changes its property to and fro."""
-
-    def ask(self) -> None:
-        price = self.price = 1 - getattr(self, "price", 0)
-        body = json.dumps({"price": price}).encode()
-        self.asked_at = time.perf_counter()
-        self.transport.write(self.request[:-2] + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+BODIES = (b'{"price": 0}', b'{"price": 1}')
 
 
-class Change(Target):
-    """What a client changes."""
+@dataclass
+class Change:
+    """What a client changes, to and fro, and how long each time took."""
 
-    @property
-    def request(self) -> bytes:
-        headers = f"{self.headers}Content-Type: application/json\r\n"
-        return f"PUT {self.path} HTTP/1.1\r\nHost: bench\r\n{headers}\r\n".encode()
+    port: int
+    requests: list[bytes]
+    times: list[float] = field(default_factory=list)
 
 
 async def fill(settings: Settings, port: int) -> list[Change]:
@@ -82,8 +75,11 @@ async def fill(settings: Settings, port: int) -> list[Change]:
             token = issue_access_token(
                 settings, user_id=user_id, organization_id=organization_id, session_id=session_id
             )
-            headers = f"Authorization: Bearer {token}\r\n"
-            of_organisations.append([Change("PUT", port, f"/api/v1/properties/{id_}", headers) for id_ in ids])
+            headers = {"Authorization": f"Bearer {token}"}
+            paths = [f"/api/v1/properties/{property_id}" for property_id in ids]
+            of_organisations.append(
+                [Change(port, [request_bytes("PUT", path, headers, body) for body in BODIES]) for path in paths]
+            )
     finally:
         await database.close()
     return [change for turn in zip(*of_organisations, strict=True) for change in turn]
@@ -117,7 +113,7 @@ async def load(changes: list[Change], seconds: float) -> Round:
     clients = []
     for change, ended in zip(changes, ends, strict=True):
         change.times.clear()
-        client = Changer(change, float("inf"), ended)
+        client = Client(change.requests, change.times, float("inf"), ended)
         clients.append(client)
         await loop.create_connection(lambda client=client: client, "127.0.0.1", change.port)
     while not all(change.times for change in changes):
@@ -178,7 +174,7 @@ def main() -> None:
     try:
         with embedded.start(directory) as postgres, ExitStack() as stack:
             migrate.migrate(postgres.owner_dsn, embedded.SERVICE_LOGIN)
-            port = stack.enter_context(server("service", postgres.dsn, directory))
+            port, _ = stack.enter_context(server("service", postgres.dsn, directory))
             changes = uvloop.run(fill(make_settings(postgres.dsn, directory), port))
             reached = report(uvloop.run(measure(changes, options.rounds, options.seconds)))
     finally:
