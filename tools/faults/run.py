@@ -34,6 +34,7 @@ IN_THE_WAY = {
 }  # fmt: skip
 IN_THE_WAY_SECONDS = 10.0
 QUIET_SECONDS = 180.0
+MAIL_SECONDS = 0.15  # between a mail's arrival and the answer that it has arrived
 PORTFOLIOS = 100  # that are looked at in the end
 
 
@@ -88,10 +89,19 @@ async def run(options: Options, directory: Path, say: Callable[[str], None]) -> 
         return Evidence(model, tables, strays, list(scene.sink.mails), hooks, followers, portfolios)
 
 
+class SlowSink(MailSink):
+    """A mail server that has a mail for a moment before it says so, as real ones do: then nobody knows of it."""
+
+    async def handle_DATA(self, *arguments: Any) -> str:
+        answer = await super().handle_DATA(*arguments)
+        await asyncio.sleep(MAIL_SECONDS)
+        return answer
+
+
 @asynccontextmanager
 async def _scene(options: Options, directory: Path, model: Model) -> AsyncIterator[Scene]:
     """The service with its mail server and its receiver of webhooks, all running."""
-    sink, receiver = MailSink(), Receiver()
+    sink, receiver = SlowSink(), Receiver()
     settings = {
         "PORT": free_port(),
         "SMTP_HOST": "127.0.0.1",
