@@ -94,7 +94,13 @@ def build_document(endpoints: Sequence[Endpoint], version: str) -> Json:
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
                     "description": "The access token of log-in or registration.",
-                }
+                },
+                "ticket": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "ticket",
+                    "description": "For clients that cannot send headers: good once, for 60 seconds.",
+                },
             },
         },
     }
@@ -272,7 +278,7 @@ def _operation(endpoint: Endpoint, refs: Refs, schemas: Json) -> Json:
         "summary": summary.strip().rstrip("."),
         "description": "\n\n".join(filter(None, [" ".join(details.split()), needs])),
         "tags": [endpoint.path.removeprefix(PREFIX).split("/")[1]],
-        "security": [] if endpoint.permission == PUBLIC else [{"bearer": []}],
+        "security": _security(endpoint),
     }
     if parameters := [
         *_path_parameters(endpoint),
@@ -284,6 +290,12 @@ def _operation(endpoint: Endpoint, refs: Refs, schemas: Json) -> Json:
         operation["requestBody"] = {"required": not endpoint.takes_body_optionally, "content": content}
     operation["responses"] = _responses(endpoint, refs)
     return operation
+
+
+def _security(endpoint: Endpoint) -> list[Json]:
+    if endpoint.permission == PUBLIC:
+        return []
+    return [{"bearer": []}, {"ticket": []}] if endpoint.is_stream else [{"bearer": []}]
 
 
 def _path_parameters(endpoint: Endpoint) -> list[Json]:

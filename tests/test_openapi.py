@@ -74,6 +74,10 @@ async def test_what_only_some_operations_take_is_told(api: Api) -> None:
     assert "Idempotency-Key" not in headers_of(log_in)
     assert log_in["security"] == []
     assert create["security"] == [{"bearer": []}]
+    stream = document["paths"][f"{PREFIX}/sse/stream"]["get"]
+    assert stream["security"] == [{"bearer": []}, {"ticket": []}]
+    ticket = document["components"]["securitySchemes"]["ticket"]
+    assert (ticket["in"], ticket["name"]) == ("query", "ticket")
 
 
 async def test_groups_are_described(api: Api) -> None:
