@@ -78,7 +78,7 @@ def setup_logging(settings: Settings, component: str, *, files: bool = True) -> 
 
 
 def _add_files(directory: Path, component: str, options: dict[str, Any]) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = _claim_name(directory, component)
     rotated: dict[str, Any] = {"rotation": ROTATE_AT, "retention": KEEP_FILES, "compression": _compress, "delay": True}
     logger.add(directory / f"{name}.log", format=_json_line, **options, **rotated)

@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     jwt_algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
     jwt_access_token_expire_minutes: int = Field(30, ge=1)
     jwt_refresh_token_expire_days: int = Field(7, ge=1)
+    session_max_days: int = Field(30, ge=1)  # since the log-in, however often it was refreshed
     password_min_length: int = Field(8, ge=1, le=128)
     password_require_uppercase: bool = True
     password_require_lowercase: bool = True
@@ -122,6 +123,14 @@ class Settings(BaseSettings):
     events_retention_days: int = Field(7, ge=1)
     audit_retention_days: int = Field(365, ge=1)
     soft_delete_retention_days: int = Field(90, ge=1)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_characters(cls, value: object) -> object:
+        # Python shows a byte of the environment that is no UTF-8 as half a surrogate pair.
+        if isinstance(value, str) and not value.isascii() and re.search("[\ud800-\udfff]", value):
+            raise ValueError("must be UTF-8")
+        return value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -209,6 +218,10 @@ def load_settings(**overrides: object) -> Settings:
         name = str(first["loc"][0]).upper() if first["loc"] else ""
         message = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{name}: {message}." if name else f"{message}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(".env is not UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f"{error.filename} cannot be read: {error.strerror}.") from None
     if settings.jwt_secret_key:
         return settings
     try:

@@ -286,6 +286,28 @@ async def test_twenty_parallel_refreshes_leave_one_live_family(api: Api) -> None
     assert live == 1
 
 
+async def test_a_session_has_an_end_that_no_refresh_moves(api: Api) -> None:
+    person = await sign_up(api)
+    left = "select extract(epoch from expires_at - now()) / 86400 from sessions where user_id = $1"
+    assert 6.9 < await api.value(left, person.user["id"]) < 7.1
+    moved = "update sessions set created_at = now() - interval '29 days' where user_id = $1"
+    await as_owner(api.owner_dsn, moved, person.user["id"])
+    assert (await refresh(api, person.refresh_token)).status_code == 200
+    assert 0.9 < await api.value(left, person.user["id"]) < 1.1
+
+
+async def test_who_is_known_may_not_be_the_password(api: Api) -> None:
+    person = await sign_up(api, first_name="Ottoline")
+    for path, body in (
+        ("/auth/register", registration(first_name="Ottoline", password="Ottoline-1")),
+        ("/auth/change-password", {"current_password": PASSWORD, "new_password": "Ottoline-1"}),
+        (f"/users/{person.user['id']}", {"current_password": PASSWORD, "password": "Ottoline-1"}),
+    ):
+        method = "PUT" if path.startswith("/users") else "POST"
+        refused = await person.client.fields_refused(method, path, json=body)
+        assert set(refused.values()) == {"password_too_obvious"}, path
+
+
 async def test_an_older_token_ends_the_session(api: Api) -> None:
     person = await sign_up(api)
     second = (await refresh(api, person.refresh_token)).json()["refresh_token"]

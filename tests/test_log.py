@@ -150,6 +150,7 @@ def test_two_processes_never_write_one_file(settings: Settings) -> None:
     subprocess.run(command, check=True, env={"PYTHONPATH": str(ROOT)}, capture_output=True)
     logger.info("first")
     logs = settings.data_dir / "logs"
+    assert logs.stat().st_mode & 0o777 == 0o700, "addresses of people are nothing for other accounts"
     assert "first" in (logs / "worker.log").read_text()
     assert "second" in (logs / "worker-2.log").read_text()
     # A name whose process is gone is taken again.

@@ -137,6 +137,37 @@ async def test_a_welcome_has_a_link_without_a_token(mails: Mails) -> None:
         assert await mails.tokens() == []
 
 
+async def test_a_user_is_told_of_a_new_password(mails: Mails) -> None:
+    async with running_worker(mails.settings):
+        await mails.defer("send_password_changed_email", ids={"user_id": mails.user["id"]})
+        (mail,) = await mails.sink.received(1)
+        assert (mail.recipient, mail.message["Subject"]) == (mails.user["email"], "Your password was changed")
+        assert link_of(mail.text) == "https://crm.example.com"
+        await mails.conn.execute("update users set is_active = false")
+        again = await mails.defer("send_password_changed_email", ids={"user_id": mails.user["id"]})
+        await mails.until(again, "succeeded")
+        assert len(await mails.sink.received(1)) == 1
+
+
+async def test_the_former_addresses_are_told_of_a_new_one(mails: Mails) -> None:
+    audited = (
+        "insert into audit_logs (organization_id, action, resource_type, resource_id, changes, created_at)"
+        " values ($1, 'update', 'user', $2, $3::text::jsonb, now() - make_interval(secs => $4))"
+    )
+    for old, new, age in (("first@x.test", "a@x.test", 2 * 86400), ("a@x.test", "b@x.test", 5)):
+        changes = f'{{"email": ["{old}", "{new}"]}}'
+        await mails.conn.execute(audited, mails.organization_id, mails.user["id"], changes, age)
+    last = f'{{"email": ["b@x.test", "{mails.user["email"]}"]}}'
+    await mails.conn.execute(audited, mails.organization_id, mails.user["id"], last, 0)
+    async with running_worker(mails.settings):
+        await mails.defer("send_address_changed_email", ids={"user_id": mails.user["id"]})
+        told = await mails.sink.received(2)
+        assert sorted(mail.recipient for mail in told) == ["a@x.test", "b@x.test"]
+        assert {mail.message["Subject"] for mail in told} == {"Your email address was changed"}
+        # Where the account has gone is nothing for whoever reads the old mailbox.
+        assert not any(mails.user["email"] in mail.text for mail in told)
+
+
 async def test_links_lead_to_a_front_end_that_the_settings_name(mails: Mails) -> None:
     ends = {
         "link_verify_email": "https://app.example.com/#/verify?lang=en",

@@ -306,9 +306,45 @@ async def test_ones_own_new_password_keeps_the_session(api: Api) -> None:
     admin = await api.register()
     user = await create(admin, "Admin")
     own, other = await log_in(api, user["email"]), await log_in(api, user["email"])
-    await own.put(f"/users/{user['id']}", json={"password": OTHER_PASSWORD})
+    await own.put(f"/users/{user['id']}", json={"password": OTHER_PASSWORD, "current_password": PASSWORD})
     await own.get("/auth/me")
     await other.get("/auth/me", status=401)
+
+
+@pytest.mark.parametrize("field", ["password", "email"])
+async def test_a_stolen_session_does_not_give_the_account_away(api: Api, field: str) -> None:
+    admin = await api.register()
+    user = await create(admin, "Admin")
+    own, path = await log_in(api, user["email"]), f"/users/{user['id']}"
+    wanted = {"password": OTHER_PASSWORD, "email": person()["email"]}[field]
+    error = await own.error("PUT", path, json={field: wanted}, status=422)
+    assert error["type"] == "MissingRequiredFieldError"
+    error = await own.error("PUT", path, json={field: wanted, "current_password": "wrong"}, status=400)
+    assert error["type"] == "InvalidInputError"
+    assert (await own.get(path))["email"] == user["email"]
+    await log_in(api, user["email"])
+    # What changes nothing needs nothing, and neither do others.
+    await own.put(path, json={"email": user["email"], "first_name": "Eve"})
+    await own.put(path, json={field: wanted, "current_password": PASSWORD})
+
+
+async def test_who_owns_the_account_is_told_of_a_new_password_or_address(api: Api) -> None:
+    admin = await api.register()
+    user = await create(admin, "Agent")
+    path = f"/users/{user['id']}"
+    await admin.put(path, json={"first_name": "Eve", "email": user["email"]})
+    await admin.put(path, json={"password": OTHER_PASSWORD})
+    await admin.put(path, json={"email": person()["email"]})
+    own = await log_in(api, (await admin.get(path))["email"], OTHER_PASSWORD)
+    change = {"current_password": OTHER_PASSWORD, "new_password": PASSWORD}
+    await own.post("/auth/change-password", json=change, status=204)
+    deferred = await api.fetch(
+        "select task_name from procrastinate.procrastinate_jobs where task_name like 'send_%_changed_email'"
+        " and args @> jsonb_build_object('user_id', $1::bigint) order by id",
+        user["id"],
+    )
+    told = [f"send_{what}_changed_email" for what in ("password", "address", "password")]
+    assert [row["task_name"] for row in deferred] == told
 
 
 async def test_an_admin_ends_a_lock_out(api: Api) -> None:

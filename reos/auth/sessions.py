@@ -46,7 +46,7 @@ async def open_session(
     tokens = make_tokens(
         settings, signer, organization_id=organization_id, user_id=user_id, session_id=session_id, generation=0
     )
-    await sessions.rotate(conn, session_id, 0, refresh_hash(tokens["refresh_token"]), days)
+    await _rotate(conn, settings, session_id, 0, refresh_hash(tokens["refresh_token"]))
     return tokens
 
 
@@ -92,14 +92,18 @@ async def _next_generation(
     """The generation whose token the client gets; None when the session had to be ended."""
     present: int = session["generation"]
     if claims.generation == present and session["refresh_hash"] == _hash_of(signer, claims, present):
-        days = settings.jwt_refresh_token_expire_days
-        await sessions.rotate(conn, claims.session_id, present + 1, _hash_of(signer, claims, present + 1), days)
+        await _rotate(conn, settings, claims.session_id, present + 1, _hash_of(signer, claims, present + 1))
         return present + 1
     if claims.generation == present - 1 and session["is_just_rotated"]:
         return present
     logger.warning("Session {} ends: an old refresh token was used again", claims.session_id)
     await sessions.revoke(conn, claims.session_id, session["user_id"])
     return None
+
+
+async def _rotate(conn: Connection, settings: Settings, session_id: int, generation: int, token_hash: bytes) -> None:
+    days, max_days = settings.jwt_refresh_token_expire_days, settings.session_max_days
+    await sessions.rotate(conn, session_id, generation, token_hash, days=days, max_days=max_days)
 
 
 def _hash_of(signer: Signer, claims: RefreshClaims, generation: int) -> bytes:

@@ -48,11 +48,16 @@ MAX_SLUG = 80
 
 async def hash_new_password(call: Call, body: Any, ids: dict[str, int]) -> str:
     """The hash of a body's `password`. Raises ValidationError (422) with each rule of the policy that it breaks."""
-    return await _hash_acceptable(call, "password", body.password)
+    names = (body.email, body.first_name, body.last_name, getattr(body, "organization_name", None))
+    return await hash_acceptable(call, "password", body.password, *names)
 
 
-async def _hash_acceptable(call: Call, field: str, password: str) -> str:
-    problems = password_problems(password, call.context.settings)
+async def hash_acceptable(call: Call, field: str, password: str, *names: str | None) -> str:
+    """The hash of a password that the policy has nothing against; `names` as `password_problems` has them.
+
+    Raises ValidationError.
+    """
+    problems = password_problems(password, call.context.settings, *names)
     if problems:
         raise ValidationError(
             errors=[{"field": field, "message": f"Password {message}", "type": code} for code, message in problems]
@@ -191,14 +196,24 @@ async def delete_session(call: Call, session_id: int) -> Answer:
 async def check_password_change(call: Call, body: Any, ids: dict[str, int]) -> tuple[str, str]:
     """The present hash and the next. Raises ValidationError, or InvalidInputError for a wrong present password."""
     assert call.principal is not None
-    new_hash = await _hash_acceptable(call, "new_password", body.new_password)
+    async with tenant_transaction(
+        call.context.database, call.principal.organization_id, call.user_id, read_only=True
+    ) as conn:
+        names = await auth.known_names(conn, call.user_id)
+    new_hash = await hash_acceptable(call, "new_password", body.new_password, *names)
+    return await check_current_password(call, body.current_password), new_hash
+
+
+async def check_current_password(call: Call, password: str) -> str:
+    """The hash of the user's present password, which this must be. Raises InvalidInputError. Holds no connection."""
+    assert call.principal is not None
     async with tenant_transaction(
         call.context.database, call.principal.organization_id, call.user_id, read_only=True
     ) as conn:
         old_hash = await auth.read_password_hash(conn, call.user_id)
-    if old_hash is None or not await verify_password(old_hash, body.current_password):
+    if old_hash is None or not await verify_password(old_hash, password):
         raise InvalidInputError("The current password is wrong.")
-    return old_hash, new_hash
+    return old_hash
 
 
 @post(bp, "/auth/change-password", ANY_USER, status=204, prepare=check_password_change)
@@ -214,6 +229,7 @@ async def change_password(call: Call, body: PasswordChange) -> Answer:
     # Whoever reads the old mails must not come in by them.
     await one_time_tokens.spend_links(call.conn, call.user_id, one_time.PASSWORD_RESET)
     call.audit("password_change", "user", call.user_id)
+    await jobs.defer(call.conn, "send_password_changed_email", {"user_id": call.user_id})
     return NO_CONTENT
 
 
@@ -235,8 +251,10 @@ async def request_password_reset(call: Call, body: PasswordResetRequest) -> Answ
 
 async def hash_reset_password(call: Call, body: Any, ids: dict[str, int]) -> str:
     """The new hash. Raises InvalidInputError for a token that is none, before anything is hashed for it."""
-    one_time.organization_of(call.context.signer, one_time.PASSWORD_RESET, body.token)
-    return await _hash_acceptable(call, "new_password", body.new_password)
+    organization_id, user_id = one_time.owner_of(call.context.signer, one_time.PASSWORD_RESET, body.token)
+    async with tenant_transaction(call.context.database, organization_id, read_only=True) as conn:
+        names = await auth.known_names(conn, user_id)
+    return await hash_acceptable(call, "new_password", body.new_password, *names)
 
 
 @post(bp, "/auth/password-reset-confirm", PUBLIC, status=204, prepare=hash_reset_password)
@@ -250,6 +268,7 @@ async def confirm_password_reset(call: Call, body: PasswordReset) -> Answer:
     await sessions.revoke_all(call.conn, user_id)
     await auth.unlock(call.conn, user_id, address_key(call.context.signer, user["email"]))
     call.audit("password_reset", "user", user_id, user_id=user_id)
+    await jobs.defer(call.conn, "send_password_changed_email", {"user_id": user_id})
     return NO_CONTENT
 
 
@@ -279,6 +298,6 @@ async def resend_verification(call: Call) -> Answer:
 async def _redeem(call: Call, purpose: str, token: str) -> int:
     """Use a link's token up and make its organisation the transaction's tenant; the user's id."""
     signer = call.context.signer
-    await enter_tenant(call.conn, one_time.organization_of(signer, purpose, token))
+    await enter_tenant(call.conn, one_time.owner_of(signer, purpose, token)[0])
     row = await one_time.redeem(call.conn, signer, purpose, token)
     return int(row["user_id"])

@@ -7,6 +7,7 @@ goes out; a repeated job makes a new one.
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode
 
 from loguru import logger
@@ -76,6 +77,32 @@ async def _send_reset_link(job: Job, organization_id: int, user_id: int) -> None
     await send_to(job, user, "password_reset", "Set a new password", link=link, hours=RESET_HOURS)
 
 
+@task("send_password_changed_email", retry=MAIL_RETRY, timeout=MAIL_TIMEOUT)
+async def send_password_changed_email(job: Job, user_id: int) -> None:
+    """Tell a user that their password was changed, whoever did it: it may have been somebody else."""
+    async with tenant_transaction(job.database, job.organization_id, read_only=True) as conn:
+        user = await queries.get_addressee(conn, user_id)
+    if user is None or not user["is_active"]:
+        logger.info("User {} is not told of a new password: not active", user_id)
+        return
+    await send_to(job, user, "password_changed", "Your password was changed", link=job.settings.base_url)
+
+
+@task("send_address_changed_email", retry=MAIL_RETRY, timeout=MAIL_TIMEOUT)
+async def send_address_changed_email(job: Job, user_id: int) -> None:
+    """Tell the former address of a user that it is not theirs any more, but not which is."""
+    async with tenant_transaction(job.database, job.organization_id, read_only=True) as conn:
+        user = await queries.get_addressee(conn, user_id)
+        former = await queries.get_former_addresses(conn, user_id)
+    if user is None or not user["is_active"]:
+        logger.info("User {} is not told of a new address: not active", user_id)
+        return
+    for email in former:
+        if email != user["email"]:
+            told = {**user, "email": email}
+            await send_to(job, told, "address_changed", "Your email address was changed", link=job.settings.base_url)
+
+
 @task("record_failed_login")
 async def record_failed_login(job: Job, lookup_id: int) -> None:
     """Write the audit row of a failed log-in, if the address is a user's. Row and look-up go in one transaction."""
@@ -101,7 +128,7 @@ async def record_failed_login(job: Job, lookup_id: int) -> None:
         await events.record_changes(conn, [entry], [])
 
 
-async def send_to(job: Job, user: Record, template: str, subject: str, **values: object) -> None:
+async def send_to(job: Job, user: Record | dict[str, Any], template: str, subject: str, **values: object) -> None:
     """Render a template for a user and hand it to the mailer. Holds no connection."""
     text, html = render(
         template,

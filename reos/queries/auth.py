@@ -98,6 +98,12 @@ async def verify_user(conn: Connection, user_id: int) -> None:
     await execute(conn, SQL.verify_user, user_id)
 
 
+async def known_names(conn: Connection, user_id: int) -> tuple[str, ...]:
+    """Address, names and organisation of the tenant's user; empty when there is none."""
+    row = await fetch_one(conn, SQL.get_known_names, user_id)
+    return tuple(row.values()) if row else ()
+
+
 async def get_me(conn: Connection, user_id: int) -> dict[str, Any]:
     """The user with `organization`, `roles`, `permissions` and `preferences`. Raises ResourceNotFoundError."""
     return dict(await fetch_existing(conn, SQL.get_me, user_id))

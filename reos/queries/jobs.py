@@ -101,6 +101,11 @@ async def get_addressee(conn: Connection, user_id: int) -> Record | None:
     return await fetch_one(conn, SQL.get_addressee, user_id)
 
 
+async def get_former_addresses(conn: Connection, user_id: int) -> list[str]:
+    """The addresses that the tenant's user had before the last change, and before others within the hour before it."""
+    return [row["email"] for row in await fetch_all(conn, SQL.get_former_addresses, user_id)]
+
+
 async def list_jobs(
     conn: Connection, page: PageRequest, kind: str | None, state: str | None, since: datetime | None
 ) -> Rows:

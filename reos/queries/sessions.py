@@ -20,9 +20,14 @@ async def lock(conn: Connection, session_id: int, grace: float) -> Record | None
     return await fetch_one(conn, SQL.lock_session, session_id, grace)
 
 
-async def rotate(conn: Connection, session_id: int, generation: int, refresh_hash: bytes, days: int) -> None:
-    """The refresh token of this generation is the present one from now on."""
-    await execute(conn, SQL.rotate_session, session_id, generation, refresh_hash, days)
+async def rotate(
+    conn: Connection, session_id: int, generation: int, refresh_hash: bytes, *, days: int, max_days: int
+) -> None:
+    """The refresh token of this generation is the present one from now on.
+
+    It is good for so many days, but no longer than `max_days` after the session began.
+    """
+    await execute(conn, SQL.rotate_session, session_id, generation, refresh_hash, days, max_days)
 
 
 async def revoke(conn: Connection, session_id: int, user_id: int) -> None:

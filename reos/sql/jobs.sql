@@ -47,6 +47,15 @@ select u.email, u.first_name, u.is_active and o.is_active as is_active, u.is_ver
     coalesce((u.preferences ->> 'email_notifications')::boolean, true) as wants_notifications
 from users u join organizations o on o.id = u.organization_id where u.id = $1
 
+-- name: get_former_addresses :many
+-- Of the audit log, because a job is given nothing but ids. Also those of the hour before the last change: who changes
+-- an address twice must not keep its first owner from hearing of it.
+with changes as (
+    select a.changes -> 'email' ->> 0 as email, a.created_at from audit_logs a
+    where a.resource_id = $1 and a.resource_type = 'user' and a.action = 'update' and a.changes ? 'email'
+)
+select distinct email from changes where created_at >= (select max(created_at) from changes) - interval '1 hour'
+
 -- name: list_jobs :many
 -- A page with, in each row, the count of all (null unless it is wanted).
 select j.id, j.kind, j.state, j.attempts, j.scheduled_at, j.started_at, j.finished_at, j.last_error,

@@ -16,10 +16,10 @@ where s.id = $1
 for no key update of s
 
 -- name: rotate_session :exec
--- Whoever works goes on: the family's time begins anew with each rotation. The clock, not the transaction's start,
--- because the transaction may have waited for the row.
+-- Whoever works goes on: the family's time begins anew with each rotation, but it has an end that no rotation moves.
+-- The clock, not the transaction's start, because the transaction may have waited for the row.
 update sessions set generation = $2, refresh_hash = $3, rotated_at = clock_timestamp(), last_used_at = clock_timestamp(),
-    expires_at = clock_timestamp() + make_interval(days => $4)
+    expires_at = least(clock_timestamp() + make_interval(days => $4), created_at + make_interval(days => $5))
 where id = $1
 
 -- name: revoke_session :value
