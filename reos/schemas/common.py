@@ -216,6 +216,12 @@ def _drop_null_defaults(schema: JsonSchema) -> None:
             del field["default"]
 
 
+def exactly_one_field(schema: JsonSchema) -> None:
+    """What the JSON Schema of a body says whose fields are names of one thing, of which one has to be given."""
+    _drop_null_defaults(schema)
+    schema |= {"minProperties": 1, "maxProperties": 1}
+
+
 class RequestModel(BaseModel):
     """What a client may send: no unknown field, no conversion from one JSON type to another."""
 
@@ -416,6 +422,7 @@ __all__ = [
     "Timestamp",
     "absent",
     "decimal_number",
+    "exactly_one_field",
     "field_error",
     "free_text",
     "int_range",

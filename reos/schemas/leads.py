@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from reos.schemas.common import (
     Content,
@@ -25,6 +25,7 @@ from reos.schemas.common import (
     Text,
     Timestamp,
     absent,
+    exactly_one_field,
     field_error,
 )
 
@@ -136,6 +137,8 @@ class LeadStats(ResponseModel):
 
 class LeadAssignment(RequestModel):
     """Who shall look after the lead, under either name."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one_field)
 
     user_id: Id = absent()
     assigned_to: Id = absent()
