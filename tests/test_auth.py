@@ -445,6 +445,18 @@ async def test_a_password_change_needs_the_present_one_and_a_good_new_one(api: A
     await person.log_in()
 
 
+async def test_the_present_password_is_guessed_no_better_in_a_session(api: Api) -> None:
+    person = await sign_up(api)
+    body = {"current_password": "wrong", "new_password": OTHER_PASSWORD}
+    for _ in range(5):
+        await person.client.error("POST", "/auth/change-password", json=body, status=400)
+    error = await person.client.error("POST", "/auth/change-password", json=body, status=403)
+    assert error["type"] == "AccountLockedError"
+    right = body | {"current_password": PASSWORD}
+    await person.client.error("POST", "/auth/change-password", json=right, status=403)
+    assert (await person.try_password(PASSWORD)).status_code == 403
+
+
 async def mails_to(api: Api, address: str) -> list[OutboxMail]:
     """What the outbox holds for an address, newest first."""
     listed = await asyncio.to_thread(list_outbox, outbox_directory(api.settings))

@@ -16,6 +16,7 @@ from mail_sink import MailSink
 
 from reos.db import plain_transaction
 from reos.integrations.email import list_outbox, outbox_directory
+from reos.jobs import mails as mail_jobs
 from reos.queries import jobs
 from reos.settings import Settings
 
@@ -279,6 +280,18 @@ async def test_an_unknown_address_and_a_disabled_user_get_no_reset_link(mails: M
     assert mails.sink.mails == []
     assert await mails.tokens() == []
     assert await mails.lookups() == 0
+
+
+async def test_nobodys_mailbox_is_filled_with_reset_links(mails: Mails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail_jobs, "MAX_RESET_LINKS", 2)
+    async with running_worker(mails.settings):
+        for _ in range(3):
+            job_id, _ = await mails.defer_lookup("send_password_reset_email", "password_reset", mails.user["email"])
+            await mails.until(job_id, "succeeded")
+        assert len(mails.sink.mails) == 2
+        await mails.conn.execute("update one_time_tokens set created_at = now() - interval '61 minutes'")
+        await mails.defer_lookup("send_password_reset_email", "password_reset", mails.user["email"])
+        await mails.sink.received(3)
 
 
 async def test_a_look_up_that_is_finished_does_nothing(mails: Mails) -> None:

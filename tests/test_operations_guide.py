@@ -161,6 +161,8 @@ async def test_the_proxy_s_configuration_does_what_the_guide_says(database: Test
             ):
                 moved = await outside.get(f"http://127.0.0.1:{plain}/docs", headers={"Host": "crm.example.com"})
                 assert (moved.status_code, moved.headers["location"]) == (301, f"{public}/docs")
+                # A program is not led on: it shall notice that it sends its token in the clear.
+                assert (await outside.get(f"http://127.0.0.1:{plain}/api/v1/auth/me")).status_code == 403
                 assert (await outside.get("/metrics")).status_code == 404
                 answer = await outside.get("/healthz")
                 assert answer.status_code == 200

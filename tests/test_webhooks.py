@@ -307,7 +307,7 @@ PRIVATE = [
 ]  # fmt: skip
 MALFORMED = [
     "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/", "http://127.1/", "http://127.0.0.1.:80/",
-    "http://user:password@example.com/",
+    "http://user:password@example.com/", "http://1.1.1.1:25/", "https://1.1.1.1:22/",
 ]  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from sanic import Blueprint
 from reos.auth import one_time
 from reos.auth import sessions as auth_sessions
 from reos.auth.login import LoginTry, address_key, admit, verify_login
-from reos.auth.passwords import hash_password, password_problems, verify_password
+from reos.auth.passwords import hash_password, password_problems
 from reos.db import enter_tenant, tenant_transaction
-from reos.errors import InvalidInputError, ValidationError
+from reos.errors import InvalidCredentialsError, InvalidInputError, ValidationError
 from reos.handlers.changes import differing
 from reos.handlers.paging import array
 from reos.middleware.call import NO_CONTENT, Answer, Call
@@ -205,15 +205,23 @@ async def check_password_change(call: Call, body: Any, ids: dict[str, int]) -> t
 
 
 async def check_current_password(call: Call, password: str) -> str:
-    """The hash of the user's present password, which this must be. Raises InvalidInputError. Holds no connection."""
+    """The hash of the user's present password, which this must be. Holds no connection.
+
+    Who has got hold of a session guesses no better here than at the log-in: it is the same try, with the same count.
+    Raises InvalidInputError, and what a log-in raises when it comes too early or the account is locked.
+    """
     assert call.principal is not None
+    context, request_id = call.context, call.request.ctx.request_id
     async with tenant_transaction(
-        call.context.database, call.principal.organization_id, call.user_id, read_only=True
+        context.database, call.principal.organization_id, call.user_id, read_only=True
     ) as conn:
-        old_hash = await auth.read_password_hash(conn, call.user_id)
-    if old_hash is None or not await verify_password(old_hash, password):
-        raise InvalidInputError("The current password is wrong.")
-    return old_hash
+        names = await auth.known_names(conn, call.user_id)
+    login = LoginTry(names[0] if names else "", password, call.client_address, call.user_agent, request_id)
+    try:
+        verified = await verify_login(context.database, context.signer, context.login_guard, context.settings, login)
+    except InvalidCredentialsError:
+        raise InvalidInputError("The current password is wrong.") from None
+    return verified.password_hash
 
 
 @post(bp, "/auth/change-password", ANY_USER, status=204, prepare=check_password_change)

@@ -38,6 +38,7 @@ MAX_READ_BYTES = 64 * 1024  # of an answer
 MAX_KEPT_BYTES = 1024
 MAX_CONNECTIONS = 100  # of a process
 LOOKUP_THREADS = 8
+FIRST_FREE_PORT = 1024  # below are mail servers, name servers and the like, which no webhook is for
 
 SECRET_PREFIX = "whsec_"  # noqa: S105
 SECRET_BYTES = 32
@@ -156,6 +157,8 @@ def host_of(url: str) -> tuple[str, int]:
         raise _not_valid()
     if "@" in parsed.raw_authority:
         raise RefusedUrlError("Input should be a URL without user and password", "url_credentials")
+    if port < FIRST_FREE_PORT and port not in (80, 443):
+        raise RefusedUrlError("Input should be a URL with the port 80, 443 or one from 1024 on", "url_port")
     if ":" in host:
         if _is_address(host, IPv6Address) and "%" not in host:
             return host, port

@@ -16,12 +16,15 @@ from reos.auth import one_time
 from reos.db import Record, plain_transaction, tenant_transaction
 from reos.integrations.email import build_message, render
 from reos.jobs.task import Job, Retry, task
-from reos.queries import events
+from reos.queries import events, one_time_tokens
 from reos.queries import jobs as queries
 
 # Temporary failures of the mail server are borne for a day, with growing waits.
 MAIL_RETRY = Retry(10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 3600, 7200, 14400, 21600, 28800)
 MAIL_TIMEOUT = 90.0  # seconds
+
+# Of links for a new password, to one user in an hour: anybody may ask for them. Enough for all tries of several mails.
+MAX_RESET_LINKS = 20
 
 VERIFICATION_HOURS = 24
 RESET_HOURS = 1
@@ -70,6 +73,9 @@ async def _send_reset_link(job: Job, organization_id: int, user_id: int) -> None
     async with tenant_transaction(job.database, organization_id) as conn:
         user = await queries.get_addressee(conn, user_id)
         if user is None or not user["is_active"]:
+            return
+        if await one_time_tokens.count_of_hour(conn, user_id, one_time.PASSWORD_RESET) >= MAX_RESET_LINKS:
+            logger.warning("User {} gets no more links for a new password within this hour", user_id)
             return
         token = await one_time.issue(conn, job.signer, user_id, "password_reset", organization_id=organization_id)
     settings = job.settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reos.db import Connection, Record, execute, fetch_one
+from reos.db import Connection, Record, execute, fetch_one, fetch_value
 from reos.sql import load
 
 SQL = load("one_time_tokens")
@@ -18,6 +18,11 @@ async def create(
 async def redeem(conn: Connection, user_id: int, purpose: str, token_hash: bytes) -> Record | None:
     """Use a token up; None when it is unknown, has expired or was used before."""
     return await fetch_one(conn, SQL.redeem_one_time_token, user_id, purpose, token_hash)
+
+
+async def count_of_hour(conn: Connection, user_id: int, purpose: str) -> int:
+    """How many of a purpose the user was given within the last hour."""
+    return int(await fetch_value(conn, SQL.count_links_of_hour, user_id, purpose))
 
 
 async def spend_links(conn: Connection, user_id: int, *purposes: str) -> None:

@@ -17,6 +17,10 @@ with redeemed as (
 )
 select organization_id, user_id, session_id from redeemed
 
+-- name: count_links_of_hour :value
+-- Used ones too: a mailbox is as full of them.
+select count(*) from one_time_tokens where user_id = $1 and purpose = $2 and created_at > now() - interval '1 hour'
+
 -- name: spend_links :exec
 -- The tickets of streams end with their session; links do when what they stand for has changed.
 update one_time_tokens set used_at = now() where user_id = $1 and purpose = any ($2) and used_at is null
