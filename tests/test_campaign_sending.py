@@ -24,8 +24,10 @@ from mail_sink import MailSink
 from test_campaigns import LETTER
 from test_jobs import worker_process
 
+from reos.db import tenant_transaction
 from reos.jobs import campaigns as job_module
 from reos.jobs import worker as worker_module
+from reos.queries import campaign_sending as queries
 from reos.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -505,6 +507,30 @@ async def test_a_worker_that_is_stopped_lets_go_of_what_it_has_not_begun(crm: Ap
         await until_status(admin, path, "completed")
     assert await assert_counters_equal_rows(admin, path) == {"sent": 60}
     assert len({mail.recipient for mail in sink.mails}) == len(sink.mails) == 60
+
+
+async def test_a_worker_that_was_taken_for_dead_leaves_nobody_waiting_in_a_completed_campaign(
+    crm: Api, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(job_module, "STOP_SECONDS", 0.1)
+    admin = await crm.register()
+    await add_leads(admin, crm, job_module.BATCH)
+    path = await add_campaign(admin)
+    sink.gate = asyncio.Event()
+    await send(admin, path)
+    async with running_worker(crm.settings):
+        await sink.received(job_module.CONNECTIONS)
+        # What the next job does, while this one stands still for so long that it was rescued.
+        campaign_id = int(path.rpartition("/")[2])
+        number = await crm.value("select job_number from campaigns where id = $1", campaign_id)
+        async with tenant_transaction(crm.database, admin.organization_id) as conn:
+            assert await queries.lock(conn, campaign_id)
+            await queries.give_up_taken(conn, campaign_id, number)
+            await job_module.completed(conn, campaign_id)
+    counted = await assert_counters_equal_rows(admin, path)
+    assert counted == {"unknown": job_module.CONNECTIONS, "failed": job_module.BATCH - job_module.CONNECTIONS}
+    assert (await admin.get(path))["status"] == "completed"
 
 
 @pytest.mark.slow

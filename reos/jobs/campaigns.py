@@ -471,8 +471,7 @@ class _Sending:
             if campaign is None:
                 self.stop.set()
                 return
-            is_cancelled = campaign["status"] == "cancelled"
-            state = await queries.record(conn, self.campaign_id, self.number, outcomes, is_cancelled=is_cancelled)
+            state = await queries.record(conn, self.campaign_id, self.number, outcomes, campaign["status"])
             published: list[events.Event] = []
             if not self._is_mine(campaign):
                 self.stop.set()

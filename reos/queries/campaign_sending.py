@@ -17,6 +17,10 @@ TASK = "send_campaign"
 
 OutcomeKind = Literal["sent", "failed", "unknown", "retry", "released"]
 
+# What becomes of a recipient to whom nothing was handed over when the campaign has come to its end meanwhile: the job
+# had been taken for dead, and nobody comes back to it.
+_UNSENT = {"cancelled": "cancelled", "completed": "failed"}
+
 
 class Outcome(TypedDict):
     """What became of a recipient in one attempt; `retry` after `wait` seconds; `released`: it was not tried."""
@@ -70,10 +74,10 @@ async def postpone(conn: Connection, times: Mapping[int, datetime]) -> None:
 
 
 async def record(
-    conn: Connection, campaign_id: int, number: int, outcomes: Sequence[Outcome], *, is_cancelled: bool
+    conn: Connection, campaign_id: int, number: int, outcomes: Sequence[Outcome], campaign_status: str
 ) -> Record:
     """Keep what became of recipients; how the campaign does then. The campaign must be locked."""
-    await execute(conn, SQL.record_outcomes, outcomes, number, is_cancelled)
+    await execute(conn, SQL.record_outcomes, outcomes, number, _UNSENT.get(campaign_status, "pending"))
     tried = [entry["outcome"] for entry in outcomes if entry["outcome"] in ("sent", "failed", "unknown")]
     row = await fetch_one(conn, SQL.count_tries, campaign_id, len(tried), tried.count("failed"))
     assert row is not None

@@ -55,16 +55,16 @@ where r.id = t.id
 
 -- name: record_outcomes :exec
 -- Only where the recipient is still in this attempt of this job ($2), so that it can be said twice; also over the
--- `unknown` of a job that took this one for dead. What was not handed over goes back, or is cancelled with the
--- campaign ($3). A try that was none does not count.
+-- `unknown` of a job that took this one for dead. What was not handed over goes back, unless the campaign has been
+-- cancelled or completed meanwhile: $3 is its state then. A try that was none does not count.
 update campaign_recipients r set
-    status = case when o.outcome in ('sent', 'failed', 'unknown') then o.outcome when $3 then 'cancelled'
-        else 'pending' end,
+    status = case when o.outcome in ('sent', 'failed', 'unknown') then o.outcome else $3 end,
     attempts = r.attempts - case when o.outcome = 'released' then 1 else 0 end,
     sent_at = case when o.outcome = 'sent' then clock_timestamp() end,
-    next_attempt_at = case when o.outcome = 'retry' and not $3 then clock_timestamp() + make_interval(secs => o.wait) end,
+    next_attempt_at = case when o.outcome = 'retry' and $3 = 'pending' then clock_timestamp() + make_interval(secs => o.wait) end,
     message_id = coalesce(o.message_id, r.message_id),
-    error_message = o.error,
+    error_message = case when o.outcome = 'released' and $3 = 'failed' then 'The campaign had come to its end before.'
+        else o.error end,
     updated_at = clock_timestamp()
 from jsonb_to_recordset($1::jsonb) o (id bigint, attempt integer, outcome text, error text, wait double precision,
     message_id text)
