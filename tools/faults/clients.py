@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -36,12 +37,20 @@ class Clients:
         self.wire = wire
         self.dice = dice
         self.cuts: deque[Cut] = deque()  # the next requests meet these
-        self.is_over = False  # nothing new is begun
+        self.over = asyncio.Event()  # nothing new is begun
         self.gives_up = False  # nothing is tried again
         self.open = 0  # writes without a final answer
 
-    async def rest(self, mean: float) -> None:
-        await asyncio.sleep(min(self.dice.expovariate(1 / mean), 5 * mean))
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing new is to be begun."""
+        return self.over.is_set()
+
+    async def rest(self, mean: float) -> bool:
+        """Do nothing for a while; whether work goes on then."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), min(self.dice.expovariate(1 / mean), 5 * mean))
+        return not self.is_over
 
     # --- writes --------------------------------------------------------------------------------------------------
 

@@ -20,11 +20,13 @@ from aiohttp import web
 from mail_sink import MailSink
 from webhook_receiver import Receiver, receiving
 
+from tools.faults import load
 from tools.faults.clients import Clients
 from tools.faults.model import Fault, Model
 from tools.faults.service import AWAY, Service, until_ready
 from tools.faults.wire import Cut
 
+HELD_WRITES = 40  # more than the connections of all pools
 LOSS_SECONDS = 1.0  # after a server's death for which its clients may still find out
 
 
@@ -220,7 +222,7 @@ async def end_listeners(scene: Scene, dice: random.Random, fault: Fault) -> None
 
 
 async def hold_locks(scene: Scene, dice: random.Random, fault: Fault) -> None:
-    """Somebody locks what all writes of an organisation need, for longer than requests wait for a connection."""
+    """Somebody locks what all writes of an organisation need, and so many of them come that the pools are full."""
     organization = dice.choice(scene.model.organizations)
     seconds = dice.uniform(2, 9)
     fault.text = f"organisation {organization.id} for {seconds:.1f} s"
@@ -228,9 +230,12 @@ async def hold_locks(scene: Scene, dice: random.Random, fault: Fault) -> None:
     try:
         async with conn.transaction():
             await conn.fetch("select from event_counters where organization_id = $1 for update", organization.id)
+            users = [dice.choice(organization.users) for _ in range(HELD_WRITES)]
+            writing = [asyncio.create_task(load.create_property(scene.clients, user)) for user in users]
             await asyncio.sleep(seconds)
     finally:
         conn.terminate()
+    await asyncio.gather(*writing)
 
 
 async def _some_backend(scene: Scene, dice: random.Random) -> int:

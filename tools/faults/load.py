@@ -351,8 +351,7 @@ ACTIONS: dict[Action, int] = {
 async def send_campaigns(clients: Clients, organization: Organization, pause: float) -> None:
     """One campaign after the other, some of them held up on their way."""
     dice = clients.dice
-    while not clients.is_over:
-        await clients.rest(pause)
+    while await clients.rest(pause):
         user = dice.choice(organization.users[:2])
         number = len(clients.model.writes) + 1
         body = {
@@ -381,8 +380,7 @@ async def send_campaigns(clients: Clients, organization: Organization, pause: fl
 
 async def suppress_somebody(clients: Clients, organization: Organization) -> None:
     """Addresses that no campaign may reach from then on."""
-    while not clients.is_over:
-        await clients.rest(8)
+    while await clients.rest(8):
         number = clients.dice.randrange(1, len(clients.model.writes) + 2)
         body = {"email": f"lead{number}@o{organization.number}.example.com", "reason": "asked"}
         await clients.write(organization.users[0], "suppression.create", "POST", "/suppressions", body)
@@ -393,8 +391,7 @@ async def suppress_somebody(clients: Clients, organization: Organization) -> Non
 
 async def come_and_go(clients: Clients, user: User, pause: float) -> None:
     """Log in, exchange the token a few times, log out; the token must be worth nothing at once, everywhere."""
-    while not clients.is_over:
-        await clients.rest(pause)
+    while await clients.rest(pause):
         body = {"email": user.email, "password": user.password}
         answer = await clients.post_plain(user, "/auth/login", body, token="")
         if answer is None or answer.status != 200:

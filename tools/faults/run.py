@@ -71,7 +71,7 @@ async def run(options: Options, directory: Path, say: Callable[[str], None]) -> 
         steps = [replace(step, at=step.at + began) for step in steps]
         driving = asyncio.create_task(drive(scene, steps, tell))
         await asyncio.sleep(options.seconds)
-        scene.clients.is_over = True
+        scene.clients.over.set()
         await driving
         tell("no more faults, no new work")
         await until_ready(scene.service)
