@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from api import Api, served_api
 from conftest import TestDatabase
 from job_queue import running_worker, until
 from mail_sink import MailSink
+
+from reos.handlers import health
 
 pytestmark = pytest.mark.integration
 
@@ -48,3 +52,23 @@ async def test_a_mail_server_that_is_away_degrades(database: TestDatabase, tmp_p
         }
         assert admin.account is not None
         await api.client(admin.account).get("/properties")
+
+
+async def test_however_many_ask_the_parts_are_asked_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    check = api.context.storage.check
+
+    async def counted() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return await check()
+
+    monkeypatch.setattr(api.context.storage, "check", counted)
+    monkeypatch.setattr(health, "KEPT_SECONDS", 3600)
+    api.app.ctx.health = None
+    answers = await asyncio.gather(*(api.http.get("/health") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert asked == 1
+    monkeypatch.setattr(health, "KEPT_SECONDS", 0)
+    await api.http.get("/health")
+    assert asked == 2

