@@ -168,6 +168,15 @@ async def test_behind_proxies_the_address_is_what_the_outermost_of_ours_saw(
         assert audit["ip_address"] == "10.0.0.9"
 
 
+async def test_of_ipv6_a_network_counts_as_one_client(database: TestDatabase, tmp_path: Path) -> None:
+    async with served_api(database, tmp_path, **limits(2), proxies_count=1) as api:
+        await api.value("delete from rate_limits")
+        asked = ["2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::99", "2001:db8:1:3::1", "::ffff:10.0.0.1"]
+        statuses = [(await from_address(api, address)).status_code for address in asked]
+        assert statuses == [401, 401, 429, 401, 401]
+        assert [(await from_address(api, "10.0.0.1")).status_code for _ in range(2)] == [401, 429]
+
+
 @pytest.mark.slow
 async def test_of_200_parallel_requests_exactly_60_pass(database: TestDatabase, tmp_path: Path) -> None:
     """Also when they come to several processes at once."""

@@ -44,6 +44,7 @@ from reos.middleware import idempotency
 from reos.middleware.bodies import MAX_UPLOAD_BYTES, Body, BodyKind, read_body
 from reos.middleware.call import Answer, Call, Pages, etag_of, is_known
 from reos.middleware.errors import error_content
+from reos.middleware.rate_limit import network_of
 from reos.middleware.requests import streaming
 from reos.middleware.responses import ApiResponse
 from reos.queries import events
@@ -246,7 +247,7 @@ async def _admit(endpoint: Endpoint, call: Call) -> None:
             add_context(user_id=principal.user_id, organization_id=principal.organization_id)
         except AuthenticationError as error:
             refused = error
-    key = f"user:{call.principal.user_id}" if call.principal else f"address:{call.client_address}"
+    key = f"user:{call.principal.user_id}" if call.principal else f"address:{network_of(call.client_address)}"
     allowance = await limiter.take(key)
     request.ctx.rate_limit_headers = allowance.headers()
     if not allowance.allowed:

@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import blake2b
+from ipaddress import IPv6Address, IPv6Network
 from itertools import islice
 from typing import Any, Protocol
 
@@ -78,6 +79,20 @@ class Allowance:
 
 
 UNLIMITED = Allowance(True)
+
+
+def network_of(address: str) -> str:
+    """What an address counts on: itself, or of IPv6 the 64 bits that one line or host has to itself.
+
+    Who has 2^64 addresses would otherwise have as many limits.
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = IPv6Address(address.partition("%")[0].strip("[]"))
+    except ValueError:
+        return address
+    return str(parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False))
 
 
 class Counter(Protocol):
