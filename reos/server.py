@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import re
 import resource
 import selectors
 import signal
@@ -31,8 +32,9 @@ import uvloop
 from loguru import logger
 from sanic import Sanic
 from sanic.application.state import ApplicationServerInfo
-from sanic.exceptions import RequestTimeout
+from sanic.exceptions import BadRequest, BadURL, RequestTimeout
 from sanic.http.constants import HTTP, Stage
+from sanic.http.http1 import HTTP_CONTINUE, Http
 from sanic.server.async_server import AsyncioServer
 from sanic.server.protocols.http_protocol import HttpProtocol
 
@@ -77,9 +79,50 @@ class ServerError(Exception):
 # --- One server process -----------------------------------------------------------------------------------------
 
 
+MAX_CHUNK_HEAD_BYTES = 256
+# RFC 9112, section 7.1: the end of what was before, the size, whatever is behind a semicolon.
+_CHUNK_HEAD = re.compile(rb"\r\n0*[0-9A-Fa-f]{1,8}[ \t]*(?:;[^\r\n]*)?\r\n")
+
+
+class StrictHttp(Http):
+    """HTTP/1.1 that answers also what has no address, and takes the sizes of chunks as the standard writes them.
+
+    Sanic takes whatever Python takes for a number, and any two bytes for the end of a chunk. A proxy in front of us may
+    read another size there, and what follows is a request to one and a body to the other.
+    """
+
+    __slots__ = ()
+
+    async def read(self) -> bytes | None:
+        kind: Any = self.request_body  # Sanic's types do not know of the word.
+        if kind == "chunked" and self.request_bytes_left == 0:
+            await self._check_chunk_head()
+        data: bytes | None = await super().read()
+        return data
+
+    async def _check_chunk_head(self) -> None:
+        if self.expecting_continue:
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        buffer = self.recv_buffer
+        while (end := buffer.find(b"\r\n", 2)) < 0 and len(buffer) <= MAX_CHUNK_HEAD_BYTES:
+            await self._receive_more()
+        if not 0 <= end <= MAX_CHUNK_HEAD_BYTES or not _CHUNK_HEAD.match(buffer):
+            self.keep_alive = False
+            raise BadRequest("Bad chunked encoding")
+
+    def create_empty_request(self) -> None:
+        try:
+            super().create_empty_request()
+        except BadURL:
+            self.url = "*"
+            super().create_empty_request()
+
+
 class DeadlineProtocol(HttpProtocol):
     """HTTP/1.1 with deadlines: for the whole header and the whole body of a request, and for taking the answer."""
 
+    HTTP_CLASS = StrictHttp
     __slots__ = ("_deadline_timer", "_request_began", "_taken_before", "_untaken_since")
 
     def connection_made(self, transport: Any) -> None:

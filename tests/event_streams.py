@@ -191,11 +191,11 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Served]:
-    """An app of its own on a free port, in this event loop."""
+async def serving(settings: Settings, protocol: type | None = None) -> AsyncIterator[Served]:
+    """An app of its own on a free port, in this event loop; `protocol` is Sanic's own unless given."""
     app = create_app(settings, name=f"reos_events_{next(_numbers)}")
     sock = socket.create_server(("127.0.0.1", 0))  # Sanic takes port=0 for its default port
-    server: Any = await app.create_server(sock=sock, return_asyncio_server=True)
+    server: Any = await app.create_server(sock=sock, protocol=protocol, return_asyncio_server=True)
     await server.startup()
     await server.before_start()
     await server.start_serving()

@@ -31,6 +31,11 @@ _NO_FIELD = re.compile(rb"\r\n(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
 
 # By method, path of the route and status: looked up at every request.
 _tallies: dict[tuple[str, str | None, int], metrics.Tally] = {}
+# The only field that tells how long the body is (Sanic refuses a second one), as it was sent: Sanic trims it as Python
+# does, by more than spaces and tabs.
+_LENGTH = re.compile(
+    rb"\r\n(?:content-length:[ \t]*[0-9]+|transfer-encoding:[ \t]*chunked)[ \t]*(?=\r\n|\Z)", re.IGNORECASE
+)
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -116,9 +121,10 @@ def _is_framed(request: Request) -> bool:
     Where a proxy in front of us reads another line or length than Sanic, what follows would be taken for a request of
     its own, and perhaps for one of another client.
     """
-    head, length = request.head, request.headers.get("content-length", "0").strip(" \t")
+    head, headers = request.head, request.headers
     has_stray_ends = not head.count(b"\r\n") == head.count(b"\r") == head.count(b"\n") or b"\x00" in head
-    return length.isascii() and length.isdigit() and not has_stray_ends and not _NO_FIELD.search(head)
+    has_body = "content-length" in headers or "transfer-encoding" in headers
+    return not (has_stray_ends or _NO_FIELD.search(head) or (has_body and not _LENGTH.search(head)))
 
 
 def client_address(request: Request) -> str:
