@@ -330,6 +330,13 @@ async def test_401_names_the_scheme(api: Api, authorization: str | None, type: s
 
 
 @pytest.mark.auth
+async def test_two_tokens_are_none(api: Api) -> None:
+    admin, other = await api.register(), await api.register()
+    tokens = [("Authorization", client.headers["Authorization"]) for client in (admin, other)]
+    assert (await api.http.get("/api/v1/auth/me", headers=tokens)).status_code == 401
+    assert (await api.http.get("/api/v1/auth/me", headers=tokens[:1])).status_code == 200
+
+
 async def test_an_expired_token_says_so(api: Api) -> None:
     admin = await api.register()
     assert admin.account is not None

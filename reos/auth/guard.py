@@ -30,7 +30,11 @@ class Principal:
 
 def authenticate(request: Request, settings: Settings) -> Principal:
     """The principal of the bearer token. Raises AuthenticationError or one of its kinds (401)."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    values = request.headers.getall("authorization", ())
+    if len(values) != 1:
+        # Of two a proxy may have looked at the other.
+        raise AuthenticationError
+    scheme, _, token = values[0].partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise AuthenticationError
     claims = read_access_token(settings, token.strip())
