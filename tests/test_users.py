@@ -306,26 +306,9 @@ async def test_ones_own_new_password_keeps_the_session(api: Api) -> None:
     admin = await api.register()
     user = await create(admin, "Admin")
     own, other = await log_in(api, user["email"]), await log_in(api, user["email"])
-    await own.put(f"/users/{user['id']}", json={"password": OTHER_PASSWORD, "current_password": PASSWORD})
+    await own.put(f"/users/{user['id']}", json={"password": OTHER_PASSWORD})
     await own.get("/auth/me")
     await other.get("/auth/me", status=401)
-
-
-@pytest.mark.parametrize("field", ["password", "email"])
-async def test_a_stolen_session_does_not_give_the_account_away(api: Api, field: str) -> None:
-    admin = await api.register()
-    user = await create(admin, "Admin")
-    own, path = await log_in(api, user["email"]), f"/users/{user['id']}"
-    wanted = {"password": OTHER_PASSWORD, "email": person()["email"]}[field]
-    error = await own.error("PUT", path, json={field: wanted}, status=422)
-    assert error["type"] == "MissingRequiredFieldError"
-    error = await own.error("PUT", path, json={field: wanted, "current_password": "wrong"}, status=400)
-    assert error["type"] == "InvalidInputError"
-    assert (await own.get(path))["email"] == user["email"]
-    await log_in(api, user["email"])
-    # What changes nothing needs nothing, and neither do others.
-    await own.put(path, json={"email": user["email"], "first_name": "Eve"})
-    await own.put(path, json={field: wanted, "current_password": PASSWORD})
 
 
 async def test_who_owns_the_account_is_told_of_a_new_password_or_address(api: Api) -> None:

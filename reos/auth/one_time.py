@@ -38,19 +38,18 @@ async def issue(
     return token
 
 
-def owner_of(signer: Signer, purpose: str, token: str) -> tuple[int, int]:
-    """The tenant in whose transaction the token can be redeemed, and the user whose it is.
+def organization_of(signer: Signer, purpose: str, token: str) -> int:
+    """The tenant in whose transaction the token can be redeemed.
 
     Raises InvalidTokenError (401) for a ticket and InvalidInputError (400) for the token of a link that is none.
     """
-    organization_id, user_id, *_ = _numbers_of(signer, purpose, token)
-    return organization_id, user_id
+    return _numbers_of(signer, purpose, token)[0]
 
 
 async def redeem(conn: Connection, signer: Signer, purpose: str, token: str) -> Record:
     """Use a token up: `organization_id`, `user_id` and `session_id`. The rest of a link's kind go with it.
 
-    Raises as `owner_of` does, also when the token has expired or was used before.
+    Raises as `organization_of` does, also when the token has expired or was used before.
     """
     user_id = _numbers_of(signer, purpose, token)[1]
     row = await one_time_tokens.redeem(conn, user_id, purpose, _digest(token))

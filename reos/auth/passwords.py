@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import re
 import unicodedata
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -34,13 +33,6 @@ MAX_WAITING = 500  # some seven seconds of work for both threads
 RETRY_SECONDS = 5
 
 MAX_LENGTH = 128  # characters
-
-# What everybody knows of the service, and would try first. docs/security.md lists them.
-SERVICE_WORDS = (
-    "reos", "realestateos", "realestate", "realtor", "realty", "broker", "property", "properties", "admin", "manager",
-    "agent",
-)  # fmt: skip
-MIN_WORD = 3  # characters; shorter ones are parts of too many others
 
 _LISTS = ("common_passwords.txt.gz", "common_password_variants.txt.gz")
 
@@ -86,11 +78,8 @@ def needs_rehash(password_hash: str) -> bool:
     return _hasher.check_needs_rehash(password_hash)
 
 
-def password_problems(password: str, settings: Settings, *names: str | None) -> list[tuple[str, str]]:
-    """What the policy has against a new password, as stable codes and sentences; empty: nothing.
-
-    `names` are what is known of the user: address, names, organisation.
-    """
+def password_problems(password: str, settings: Settings) -> list[tuple[str, str]]:
+    """What the policy has against a new password, as stable codes and sentences; empty: nothing."""
     if len(password) > MAX_LENGTH:
         return [("password_too_long", f"must have at most {MAX_LENGTH} characters")]
     if not _is_text(password):
@@ -118,11 +107,6 @@ def password_problems(password: str, settings: Settings, *names: str | None) -> 
             "must contain a special character",
         ),
         (is_common(password), "password_too_common", "is one of the passwords that are tried first"),
-        (
-            settings.password_min_length > _length_beside(password, names) < len(password),
-            "password_too_obvious",
-            f"{_at_least(settings.password_min_length)} beside names, the address and words of the service",
-        ),
     )
     return [(code, message) for is_broken, code, message in rules if is_broken]
 
@@ -139,19 +123,6 @@ def _common_passwords() -> bytes:
     folder = Path(__file__).parent
     texts = [gzip.decompress((folder / name).read_bytes()).decode().strip("\n") for name in _LISTS]
     return "\n".join(["", *texts, ""]).casefold().encode()
-
-
-def _length_beside(password: str, names: Iterable[str | None]) -> int:
-    """The characters that are left when what others know is taken out, in whatever case."""
-    # Of an address, "com" and its like are part of many a good password.
-    texts = [(name.rpartition(".")[0] if "@" in name else name).casefold() for name in names if name]
-    known = {word for text in texts for word in re.findall(r"[^\W_]+", text)}
-    known |= {"".join(re.findall(r"[^\W_]+", text)) for text in texts} | set(SERVICE_WORDS)
-    left = password.casefold()
-    for word in sorted(known, key=len, reverse=True):
-        if len(word) >= MIN_WORD:
-            left = left.replace(word, "")
-    return len(left)
 
 
 def _at_least(length: int) -> str:

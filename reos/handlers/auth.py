@@ -48,16 +48,11 @@ MAX_SLUG = 80
 
 async def hash_new_password(call: Call, body: Any, ids: dict[str, int]) -> str:
     """The hash of a body's `password`. Raises ValidationError (422) with each rule of the policy that it breaks."""
-    names = (body.email, body.first_name, body.last_name, getattr(body, "organization_name", None))
-    return await hash_acceptable(call, "password", body.password, *names)
+    return await _hash_acceptable(call, "password", body.password)
 
 
-async def hash_acceptable(call: Call, field: str, password: str, *names: str | None) -> str:
-    """The hash of a password that the policy has nothing against; `names` as `password_problems` has them.
-
-    Raises ValidationError.
-    """
-    problems = password_problems(password, call.context.settings, *names)
+async def _hash_acceptable(call: Call, field: str, password: str) -> str:
+    problems = password_problems(password, call.context.settings)
     if problems:
         raise ValidationError(
             errors=[{"field": field, "message": f"Password {message}", "type": code} for code, message in problems]
@@ -195,16 +190,11 @@ async def delete_session(call: Call, session_id: int) -> Answer:
 
 async def check_password_change(call: Call, body: Any, ids: dict[str, int]) -> tuple[str, str]:
     """The present hash and the next. Raises ValidationError, or InvalidInputError for a wrong present password."""
-    assert call.principal is not None
-    async with tenant_transaction(
-        call.context.database, call.principal.organization_id, call.user_id, read_only=True
-    ) as conn:
-        names = await auth.known_names(conn, call.user_id)
-    new_hash = await hash_acceptable(call, "new_password", body.new_password, *names)
-    return await check_current_password(call, body.current_password), new_hash
+    new_hash = await _hash_acceptable(call, "new_password", body.new_password)
+    return await _check_current_password(call, body.current_password), new_hash
 
 
-async def check_current_password(call: Call, password: str) -> str:
+async def _check_current_password(call: Call, password: str) -> str:
     """The hash of the user's present password, which this must be. Holds no connection.
 
     Who has got hold of a session guesses no better here than at the log-in: it is the same try, with the same count.
@@ -215,8 +205,8 @@ async def check_current_password(call: Call, password: str) -> str:
     async with tenant_transaction(
         context.database, call.principal.organization_id, call.user_id, read_only=True
     ) as conn:
-        names = await auth.known_names(conn, call.user_id)
-    login = LoginTry(names[0] if names else "", password, call.client_address, call.user_agent, request_id)
+        email = await auth.read_email(conn, call.user_id)
+    login = LoginTry(email, password, call.client_address, call.user_agent, request_id)
     try:
         verified = await verify_login(context.database, context.signer, context.login_guard, context.settings, login)
     except InvalidCredentialsError:
@@ -259,10 +249,8 @@ async def request_password_reset(call: Call, body: PasswordResetRequest) -> Answ
 
 async def hash_reset_password(call: Call, body: Any, ids: dict[str, int]) -> str:
     """The new hash. Raises InvalidInputError for a token that is none, before anything is hashed for it."""
-    organization_id, user_id = one_time.owner_of(call.context.signer, one_time.PASSWORD_RESET, body.token)
-    async with tenant_transaction(call.context.database, organization_id, read_only=True) as conn:
-        names = await auth.known_names(conn, user_id)
-    return await hash_acceptable(call, "new_password", body.new_password, *names)
+    one_time.organization_of(call.context.signer, one_time.PASSWORD_RESET, body.token)
+    return await _hash_acceptable(call, "new_password", body.new_password)
 
 
 @post(bp, "/auth/password-reset-confirm", PUBLIC, status=204, prepare=hash_reset_password)
@@ -306,6 +294,6 @@ async def resend_verification(call: Call) -> Answer:
 async def _redeem(call: Call, purpose: str, token: str) -> int:
     """Use a link's token up and make its organisation the transaction's tenant; the user's id."""
     signer = call.context.signer
-    await enter_tenant(call.conn, one_time.owner_of(signer, purpose, token)[0])
+    await enter_tenant(call.conn, one_time.organization_of(signer, purpose, token))
     row = await one_time.redeem(call.conn, signer, purpose, token)
     return int(row["user_id"])

@@ -108,7 +108,7 @@ async def _admit(call: Call, stack: ExitStack) -> tuple[Stream, str | None]:
 
 def _begin(call: Call, ticket: str) -> str:
     if call.principal is None:
-        return begin_tenant(one_time.owner_of(call.context.signer, TICKET, ticket)[0])
+        return begin_tenant(one_time.organization_of(call.context.signer, TICKET, ticket))
     requires_verified = call.context.settings.require_verified_email
     return begin_authorised(call.principal, None, read_only=True, require_verified=requires_verified)
 

@@ -14,9 +14,9 @@ from sanic import Blueprint
 
 from reos.auth import one_time
 from reos.auth.login import address_key
-from reos.db import Record, tenant_transaction
-from reos.errors import BusinessLogicError, MissingRequiredFieldError
-from reos.handlers.auth import check_current_password, hash_acceptable, hash_new_password
+from reos.db import Record
+from reos.errors import BusinessLogicError
+from reos.handlers.auth import hash_new_password
 from reos.handlers.changes import differing
 from reos.handlers.paging import check_fields, envelope, page_request
 from reos.middleware.call import NO_CONTENT, Answer, Call
@@ -68,30 +68,12 @@ async def get_user(call: Call, user_id: int) -> Record:
     return await queries.get(call.conn, user_id)
 
 
-async def check_update(call: Call, body: Any, ids: dict[str, int]) -> str | None:
-    """The hash of the password, if one was sent.
-
-    Who has only got hold of a session shall not make the account their own, so one's own address and password take
-    the present password. Raises ValidationError, and InvalidInputError when that is wrong.
-    """
-    assert call.principal is not None
-    user_id = ids["user_id"]
-    if body.password is None and (body.email is None or user_id != call.user_id):
-        return None
-    async with tenant_transaction(
-        call.context.database, call.principal.organization_id, call.user_id, read_only=True
-    ) as conn:
-        names = await auth.known_names(conn, user_id)
-    if user_id == call.user_id and (body.password is not None or body.email != names[0]):
-        if body.current_password is None:
-            raise MissingRequiredFieldError.of("current_password", "Your own account needs it", "missing")
-        await check_current_password(call, body.current_password)
-    if body.password is None:
-        return None
-    return await hash_acceptable(call, "password", body.password, body.email, body.first_name, body.last_name, *names)
+async def hash_changed_password(call: Call, body: Any, ids: dict[str, int]) -> str | None:
+    """The hash of the password, if one was sent. Raises ValidationError as `hash_new_password` does."""
+    return None if body.password is None else await hash_new_password(call, body, ids)
 
 
-@put(bp, "/users/{user_id}", "user:update", response=OrganizationUser, prepare=check_update)
+@put(bp, "/users/{user_id}", "user:update", response=OrganizationUser, prepare=hash_changed_password)
 async def update_user(call: Call, user_id: int, body: UserUpdate) -> Record:
     """Change what is sent of a user.
 
@@ -99,7 +81,6 @@ async def update_user(call: Call, user_id: int, body: UserUpdate) -> Record:
     gives access or rights is changed only by somebody who has all of the user's permissions.
     """
     sent = patch_of(body)
-    sent.pop("current_password", None)
     role_ids = sent.pop("role_ids", None)
     may_cost_an_admin = role_ids is not None or body.is_active is False
     admin_role_id = await roles.lock_admin_role(call.conn) if may_cost_an_admin else 0

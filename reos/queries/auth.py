@@ -98,10 +98,8 @@ async def verify_user(conn: Connection, user_id: int) -> None:
     await execute(conn, SQL.verify_user, user_id)
 
 
-async def known_names(conn: Connection, user_id: int) -> tuple[str, ...]:
-    """Address, names and organisation of the tenant's user; empty when there is none."""
-    row = await fetch_one(conn, SQL.get_known_names, user_id)
-    return tuple(row.values()) if row else ()
+async def read_email(conn: Connection, user_id: int) -> str:
+    return str(await fetch_value(conn, SQL.read_email, user_id))
 
 
 async def get_me(conn: Connection, user_id: int) -> dict[str, Any]:

@@ -45,15 +45,12 @@ class UserCreate(RequestModel):
 class UserUpdate(RequestModel):
     """What changes; `role_ids` are all the roles that the user has afterwards.
 
-    Whoever changes their own address or password gives the present one as `current_password`.
-
     `is_active` false does what DELETE does, true lets the user in again. `is_locked` can only be false: it ends a
     lock-out and forgets the failed log-ins.
     """
 
     email: Email = absent()
     password: PasswordText = absent()
-    current_password: PasswordText = absent()
     first_name: FirstName = absent()
     last_name: LastName = absent()
     phone: Phone | None = None

@@ -35,10 +35,9 @@ from users u where u.id = $1 for no key update
 -- Without a lock, for the check that holds no connection.
 select read_password_hash($1)
 
--- name: get_known_names :one
--- What others know of a user, and would try as a password first.
-select u.email, u.first_name, u.last_name, o.name as organization_name
-from users u join organizations o on o.id = u.organization_id where u.id = $1
+-- name: read_email :value
+-- Of the user of the request, whose password is to be checked as at a log-in.
+select u.email from users u where u.id = $1
 
 -- name: set_password_hash :exec
 -- Through a function, like the reading: the app role has no right to the column.
