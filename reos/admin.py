@@ -39,7 +39,7 @@ async def create_admin(settings: Settings, email: str, password: str, organizati
 
 def _person(settings: Settings, email: str, password: str, organization: str) -> Registration:
     """What was given, as a registration, which it must be fit for. Raises InvalidInputError."""
-    problems = password_problems(password, settings, email, organization)
+    problems = password_problems(password, settings)
     if problems:
         raise InvalidInputError(f"The password {' and '.join(message for _, message in problems)}.")
     name = email.partition("@")[0][:100].capitalize()
