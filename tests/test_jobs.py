@@ -667,6 +667,22 @@ async def test_after_an_outage_the_worker_starts_anew_and_runs_again_what_it_cou
 
 
 @pytest.mark.integration
+async def test_an_attempt_whose_beginning_was_lost_is_ended_by_the_next(queue: Queue, settings: Settings) -> None:
+    job_id = await queue.defer("test_succeed")
+    await queue.conn.execute(
+        "insert into job_runs (organization_id, job_id, kind, attempt) values ($1, $2, 'test_succeed', 1)",
+        queue.organization_id,
+        job_id,
+    )
+    async with running_worker(settings):
+        await queue.until(job_id, "succeeded")
+    lost, done = await queue.runs(job_id)
+    assert lost["error"] == "The database was lost when the attempt began."
+    assert done["error"] is None
+    assert None not in (lost["finished_at"], done["finished_at"])
+
+
+@pytest.mark.integration
 async def test_the_end_of_an_attempt_is_kept_once_postgres_is_back(queue: Queue, settings: Settings) -> None:
     lines: list[str] = []
     log = logger.add(lines.append)

@@ -12,7 +12,12 @@ select h.workers, h.queued, h.oldest_seconds, b.scheduled, b.running, b.running_
 from job_health() h, job_backlog() b
 
 -- name: start_job_run :value
--- One row for each attempt.
+-- One row for each attempt. One before it that has no end began when the database went away: its worker never learned
+-- that its row was there.
+with broken_off as (
+    update job_runs set finished_at = clock_timestamp(), error = 'The database was lost when the attempt began.'
+    where job_id = $1 and finished_at is null
+)
 insert into job_runs (organization_id, job_id, kind, attempt)
 values (current_organization_id(), $1, $2, $3) returning id
 
