@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: run dev test check coverage bench load demo reset lock audit
+.PHONY: run dev test check coverage bench load demo reset hostile lock audit
 
 run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
 	@exec $(PY) -m reos run --with-parent
@@ -36,6 +36,9 @@ faults: .venv/dev.stamp ## ten minutes under load while parts are killed, and wh
 
 load: .venv/dev.stamp ## slow clients, many streams, storms, a rolling restart; ARGS="slow streams" for some of them
 	@PYTHONPATH=tests $(PY) -m tools.load $(ARGS)
+
+hostile: .venv/dev.stamp ## hostile input in its long form; ARGS=tests/hostile/test_fuzz_lists.py for some of it
+	@HOSTILE=long $(PY) -m pytest -n 0 -s $(or $(ARGS),tests/hostile)
 
 demo: .venv/run.stamp ## a guided tour through the API of the running service; ARGS="--yes" without pauses
 	@exec $(PY) tools/demo $(ARGS)

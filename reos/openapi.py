@@ -440,7 +440,7 @@ def _error_statuses(endpoint: Endpoint) -> list[int]:
         408: is_writing,
         409: is_writing,
         412: endpoint.method in ("PUT", "PATCH", "DELETE"),
-        413: is_writing,
+        413: True,  # also for a head that is too long
         415: has_body,
         422: has_body or endpoint.query is not None or endpoint.takes_idempotency_key,
         429: True,
@@ -593,7 +593,7 @@ def _metrics_operation() -> Json:
 
 
 def _file_operation() -> Json:
-    errors = {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in (404, 500, 503)}
+    errors = {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in (404, 413, 500, 503)}
     # The type is the file's own. Clients that are generated know what to do with the first, which stands for all.
     binary = {"schema": {"type": "string", "format": "binary"}}
     return {
