@@ -229,6 +229,7 @@ def test_a_list_is_what_the_contract_says(
         page = market.get(kind, **params, **more, limit=size, fields="id")
         assert page["total"] == len(expected) and len(page["items"]) <= size
         found += [item["id"] for item in page["items"]]
+        assert len(found) <= len(expected)
         if page["next_cursor"] is None:
             break
         more = {"cursor": page["next_cursor"]}

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.property]
 
 HERE = Path(__file__).parent
 ADMIN = ("admin@acme-realestate.com", "Admin123!")
-ACCOUNTS = 12
+ACCOUNTS = 60 if IS_LONG else 12
 EXAMPLES = 25 if IS_LONG else 1
 SCENARIOS = 300 if IS_LONG else 20
 EVERY = 1 if IS_LONG else 10
@@ -48,6 +48,8 @@ STATES = ("2xx", "304", "400", "401", "403", "404", "409", "412", "422", "502", 
 REFUSALS = ("400", "401", "403", "404", "405", "409", "412", "413", "415", "422", "429", "503")
 # Whether bytes are a picture, their schema cannot say either.
 UPLOADS = ("create_property_image", "create_lead_document")
+# A wrong password makes the next try for the same address wait; one that does not wait is told to.
+PASSWORDS = ("log_in", "change_password")
 
 
 def settings(phases: dict[str, bool], left_out: list[str]) -> str:
@@ -69,6 +71,8 @@ def settings(phases: dict[str, bool], left_out: list[str]) -> str:
         *("[[operations]]", f"include-operation-id = {json.dumps(UPLOADS)}"),
         *("[operations.checks.positive_data_acceptance]", f"expected-statuses = {json.dumps((*STATES, '415'))}"),
     ]
+    lines += ["[[operations]]", f"include-operation-id = {json.dumps(PASSWORDS)}"]
+    lines += ["[operations.checks.positive_data_acceptance]", f"expected-statuses = {json.dumps((*STATES, '429'))}"]
     if left_out:
         lines += ["[[operations]]", f"include-operation-id = {json.dumps(left_out)}"]
         lines += ["[operations.phases.coverage]", "enabled = false"]
