@@ -130,6 +130,20 @@ async def test_a_body_that_is_framed_well_is_followed_by_the_next(api: Api, admi
         assert answers[1].header("x-request-id") == "smuggled"
 
 
+async def test_a_client_that_waits_for_a_word_gets_it_before_its_chunks(api: Api, admin: Client) -> None:
+    head = POST.replace(b"%AUTH%", f"Authorization: {admin.headers['Authorization']}\r\n".encode())
+    host, port = api.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    async with asyncio.timeout(ANSWER_SECONDS):
+        writer.write(head + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        for part in (b"1", b";a=b\r", b"\n{\r\n00001", b"\r\n}", b"\r\n0\r\n", b"\r\n"):
+            writer.write(part)
+            await writer.drain()
+        assert (await read_answer(reader)).status == 422
+    writer.close()
+
+
 async def converse(api: Api, data: bytes, wanted: int | None = None) -> list[RawAnswer]:
     """All answers on a new connection, until the server closes it or there are as many as wanted."""
     host, port = api.url.removeprefix("http://").split(":")
