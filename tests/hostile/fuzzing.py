@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis
+import pytest
 from hypothesis import HealthCheck, settings
 
 IS_LONG = os.environ.get("HOSTILE") == "long"
@@ -33,6 +34,7 @@ def fuzz(examples: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             # The served application is the same for all examples; so are fixtures that hold constants.
             suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         )(test)
-        return hypothesis.seed(SEED)(configured)
+        seeded: Callable[..., Any] = hypothesis.seed(SEED)(configured)
+        return pytest.mark.timeout(3600)(seeded) if IS_LONG else seeded
 
     return decorate
