@@ -57,11 +57,11 @@ def changed(token: str, changes: list[tuple[int, int, str]]) -> str:
 # --- links, tickets and cursors ----------------------------------------------------------------------------------
 
 
-def opened_one_time(purpose: str) -> Callable[[str], tuple[int, int] | None]:
-    def open_(token: str) -> tuple[int, int] | None:
+def opened_one_time(purpose: str) -> Callable[[str], int | None]:
+    def open_(token: str) -> int | None:
         refusal = InvalidTokenError if purpose == one_time.STREAM_TICKET else InvalidInputError
         try:
-            return one_time.owner_of(SIGNER, purpose, token)
+            return one_time.organization_of(SIGNER, purpose, token)
         except refusal:
             return None
 
