@@ -306,7 +306,9 @@ def test_swagger_ui_shows_all_operations_and_sends_them(run: Run, browser: Brows
         page.evaluate("scrollTo(0, 0)")
         page.locator(".btn.authorize").first.click()
         page.get_by_label("auth-bearer-value").fill(answer.value.json()["access_token"])
-        page.locator(".modal-ux").get_by_role("button", name="Apply credentials").click()
+        page.locator(".modal-ux form").filter(has_text="bearer (http").get_by_role(
+            "button", name="Apply credentials"
+        ).click()
         page.locator(".modal-ux").get_by_role("button", name="Close", exact=True).click()
         assert execute(operation_of(page, "auth", described["get_me"]))["email"] == email
 

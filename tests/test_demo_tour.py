@@ -36,7 +36,7 @@ def run() -> Iterator[Run]:
 
 def tour(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        [*PROGRAM, *arguments], env=environment() | {"COLUMNS": "100"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=seconds,
     )  # fmt: skip
 

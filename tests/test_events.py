@@ -179,7 +179,7 @@ def test_where_a_stream_starts(asked: str | None, first_id: int, last_id: int, p
 
 def make_message(number: int, type: str = "property.created", user_id: int | None = None) -> Message:
     permission = None if type == "notification" else f"{type.partition('.')[0]}:read"
-    return Message(number, type, permission, user_id, b"%d" % number)
+    return Message(number, type, permission, user_id, b"%d" % number, time.time())
 
 
 def make_stream(types: frozenset[str] | None = None) -> tuple[Stream, Wire]:
