@@ -309,7 +309,7 @@ def test_swagger_ui_shows_all_operations_and_sends_them(run: Run, browser: Brows
         page.locator(".modal-ux form").filter(has_text="bearer (http").get_by_role(
             "button", name="Apply credentials"
         ).click()
-        page.locator(".modal-ux").get_by_role("button", name="Close", exact=True).click()
+        page.locator(".modal-ux").get_by_role("button", name="Close", exact=True).first.click()
         assert execute(operation_of(page, "auth", described["get_me"]))["email"] == email
 
 

@@ -36,8 +36,8 @@ def run() -> Iterator[Run]:
 
 def tour(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=environment() | {"COLUMNS": "100"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=seconds,
+        [*PROGRAM, *arguments], env=environment() | {"COLUMNS": "100"}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=seconds,
     )  # fmt: skip
 
 
