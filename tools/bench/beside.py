@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 from event_streams import until
@@ -52,12 +53,14 @@ async def fan_out(postgres: EmbeddedPostgres, directory: Path, number: int) -> t
             readers = await streams.open_streams(service.port, tokens)
             auth = account.headers(service.settings)
             reached: list[float] = []
-            for turn in range(5):
-                began = asyncio.get_running_loop().time()
+            for turn in range(1, 6):
+                for reader in readers:
+                    reader.events, reader.seen_at = 0, 0.0
+                began = time.monotonic()
                 answer = await streams.ask(service.port, streams._create(auth, f"{turn}"))
                 assert answer.status == 201, answer
-                await until(lambda wanted=turn + 1: all(len(reader.seen) == wanted for reader in readers), 60)
-                reached += [reader.seen[-1][0] - began for reader in readers]
+                await until(lambda: all(reader.events for reader in readers), 60)
+                reached += [reader.seen_at - began for reader in readers]
             for reader in readers:
                 reader.transport.abort()
     finally:
