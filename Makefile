@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: run dev test check coverage bench load demo reset hostile lock audit
+.PHONY: run dev test check coverage bench faults load hostile demo reset lock audit
 
 run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
 	@exec $(PY) -m reos run --with-parent
