@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import pytest
 from api import Api, Client, served_api
@@ -86,6 +87,28 @@ async def test_only_what_is_sent_changes(api: Api, method: str) -> None:
     assert (created, first) == ("create", {name: [None, value] for name, value in FULL.items()})
     changes = {"score": [80, 90], "budget": ["750000.00", None]}
     assert updated == ("update", "lead", lead["id"], changes)
+
+
+async def test_a_change_that_waited_is_younger_than_the_one_before(api: Api) -> None:
+    admin = await api.register()
+    lead = await admin.post("/leads", json=PERSON)
+    conn = await asyncpg.connect(api.owner_dsn)
+    try:
+        await conn.execute("set role reos_owner; begin")
+        await conn.execute("select from leads where id = $1 for update", lead["id"])
+        changing = asyncio.create_task(admin.put(f"/leads/{lead['id']}", json={"score": 7}))
+        await until(lambda: _is_one(conn, "select count(*) from pg_locks where not granted"))
+        change = "update leads set updated_at = clock_timestamp() where id = $1 returning updated_at"
+        before = await conn.fetchval(change, lead["id"])
+        await conn.execute("commit")
+        after = await changing
+    finally:
+        await conn.close()
+    assert datetime.fromisoformat(after["updated_at"]) > before
+
+
+async def _is_one(conn: asyncpg.Connection, statement: str) -> bool:
+    return bool(await conn.fetchval(statement))
 
 
 async def test_every_field_changes_and_every_nullable_one_is_cleared(api: Api) -> None:

@@ -95,6 +95,20 @@ def migrating() -> frozenset[str]:
     return frozenset(name for _, source in modules() if "psycopg" in source for name in resource_of(source))
 
 
+def test_changes_bear_the_time_at_which_they_were_made() -> None:
+    """Not `now()`, when the transaction began: one that waited for another would seem older than what it follows, and
+    who asks for what was `updated_since` would never see it.
+    """
+    wrong = [
+        entry.where
+        for entry in named()
+        if re.search(r"\bupdate\s+\w+", entry.statement.text)
+        and "updated_at" in entry.statement.text.partition(" where ")[0]
+        and re.search(r"(?<![_\w])now\(\)", entry.statement.text)
+    ]
+    assert wrong == []
+
+
 @pytest.fixture(scope="module")
 async def connections(database: TestDatabase) -> AsyncIterator[dict[str, asyncpg.Connection]]:
     """One connection for each role that statements are run as."""

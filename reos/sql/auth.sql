@@ -53,7 +53,7 @@ update users set locked_until = null where id = $1
 
 -- name: verify_user :exec
 -- The link of the mail has been used.
-update users set is_verified = true, updated_at = now() where id = $1
+update users set is_verified = true, updated_at = clock_timestamp() where id = $1
 
 -- name: get_me :one
 -- The user with all that hangs on it, in one round trip. The roles are aggregated as JSON, which holds no times.
@@ -76,6 +76,7 @@ select 1 from users where id = $1 for no key update
 -- name: update_me :exec
 -- The patch is merged into the row; preferences are merged one by one.
 update users u set (first_name, last_name, phone, preferences, updated_at)
-    = (select r.first_name, r.last_name, r.phone, u.preferences || coalesce($2::jsonb -> 'preferences', '{}'), now()
+    = (select r.first_name, r.last_name, r.phone, u.preferences || coalesce($2::jsonb -> 'preferences', '{}'),
+        clock_timestamp()
     from jsonb_populate_record(u, $2::jsonb) r)
 where u.id = $1

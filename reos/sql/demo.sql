@@ -9,7 +9,7 @@ select pg_advisory_xact_lock(7235926018)
 
 -- name: set_organization_settings :exec
 -- Registration takes a name alone.
-update organizations set settings = $1, updated_at = now() where id = current_organization_id()
+update organizations set settings = $1, updated_at = clock_timestamp() where id = current_organization_id()
 
 -- name: create_users :many
 -- Verified, since nobody could read the mails. The ids come back with the addresses to be told apart.

@@ -40,17 +40,18 @@ returning {lead_columns}
 update leads l set (first_name, last_name, email, phone, company, source, status, score, budget, timeline, notes,
     metadata, assigned_to, last_contacted_at, updated_at)
     = (select r.first_name, r.last_name, r.email, r.phone, r.company, r.source, r.status, r.score, r.budget, r.timeline,
-    r.notes, r.metadata, r.assigned_to, r.last_contacted_at, now() from jsonb_populate_record(l, $2::jsonb) r)
+    r.notes, r.metadata, r.assigned_to, r.last_contacted_at, clock_timestamp()
+    from jsonb_populate_record(l, $2::jsonb) r)
 where l.id = $1 and l.deleted_at is null
 returning {lead_columns}
 
 -- name: delete_lead :exec
 -- Softly: hidden everywhere until it is purged.
-update leads set deleted_at = now(), updated_at = now() where id = $1 and deleted_at is null
+update leads set deleted_at = clock_timestamp(), updated_at = clock_timestamp() where id = $1 and deleted_at is null
 
 -- name: restore_lead :one
 -- Undoes the soft delete.
-update leads l set deleted_at = null, updated_at = now() where l.id = $1 and l.deleted_at is not null
+update leads l set deleted_at = null, updated_at = clock_timestamp() where l.id = $1 and l.deleted_at is not null
 returning {lead_columns}
 
 -- name: search_lead_ids :many
