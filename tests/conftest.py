@@ -33,6 +33,9 @@ POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 Sanic.test_mode = True
 
 
+_loops: list[asyncio.AbstractEventLoop] = []
+
+
 @pytest.fixture(scope="session")
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
     """The event loop of all async tests and fixtures, the kind that the service runs on."""
@@ -42,7 +45,9 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(loop.shutdown_default_executor())
     asyncio.set_event_loop(None)
-    loop.close()
+    # It is not closed: uvloop waits in there, without a limit, until whatever some test has left lets go. It ends with
+    # the process, and is kept until then.
+    _loops.append(loop)
 
 
 async def _start_server(self: TestServer) -> None:
