@@ -87,7 +87,7 @@ class Run:
         found, waiting = [], [self.process.pid]
         while waiting:
             pid = waiting.pop()
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ProcessLookupError):
                 children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
                 found += map(int, children)
                 waiting += map(int, children)
@@ -114,7 +114,7 @@ class Run:
 def command_of(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # Which one depends on the moment at which it ended.
         return []
 
 
@@ -122,7 +122,7 @@ def is_gone(pid: int) -> bool:
     """Whether the process has ended; who was its parent may not have asked yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
