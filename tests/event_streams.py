@@ -75,7 +75,7 @@ async def register(database: Database) -> Account:
             f"{name}@example.com",
         )
         assert row is not None
-        session_id = await _open_session(conn, row["organization_id"], row["user_id"])
+        session_id = await open_session(conn, row["organization_id"], row["user_id"])
     return Account(row["organization_id"], row["user_id"], session_id)
 
 
@@ -91,10 +91,10 @@ async def add_user(database: Database, account: Account, role: str | None = None
         await conn.execute(
             "insert into user_roles select organization_id, $1, id from roles where name = $2", user_id, role
         )
-        return Account(organization_id, user_id, await _open_session(conn, organization_id, user_id))
+        return Account(organization_id, user_id, await open_session(conn, organization_id, user_id))
 
 
-async def _open_session(conn: Connection, organization_id: int, user_id: int) -> int:
+async def open_session(conn: Connection, organization_id: int, user_id: int) -> int:
     session_id: int = await conn.fetchval(
         "insert into sessions (organization_id, user_id, expires_at) values ($1, $2, now() + interval '1 day')"
         " returning id",

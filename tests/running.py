@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -103,12 +104,17 @@ class Run:
 
     def end(self) -> None:
         """Whatever happened, nothing of it goes on."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(30)
-            self.process.kill()
-            self.process.wait()
+        end_process(self.process)
+
+
+def end_process(process: subprocess.Popen[Any]) -> None:
+    """Stop a process, at first with a word."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        process.kill()
+        process.wait()
 
 
 def command_of(pid: int) -> list[str]:

@@ -79,11 +79,6 @@ async def lock_user(conn: Connection, user_id: int) -> Record | None:
     return await fetch_one(conn, SQL.lock_user, user_id)
 
 
-async def read_password_hash(conn: Connection, user_id: int) -> str | None:
-    found: str | None = await fetch_value(conn, SQL.read_password_hash, user_id)
-    return found
-
-
 async def set_password_hash(conn: Connection, user_id: int, password_hash: str) -> None:
     await execute(conn, SQL.set_password_hash, user_id, password_hash)
 

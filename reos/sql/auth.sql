@@ -31,10 +31,6 @@ update users set last_login = now(), locked_until = null where id = $1
 select u.email, u.is_active, u.is_verified, read_password_hash(u.id) as password_hash
 from users u where u.id = $1 for no key update
 
--- name: read_password_hash :value
--- Without a lock, for the check that holds no connection.
-select read_password_hash($1)
-
 -- name: read_email :value
 -- Of the user of the request, whose password is to be checked as at a log-in.
 select u.email from users u where u.id = $1

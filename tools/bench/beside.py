@@ -49,7 +49,7 @@ async def fan_out(postgres: EmbeddedPostgres, directory: Path, number: int) -> t
     try:
         with serving(postgres.dsn, postgres.owner_dsn, directory) as service:
             account = await streams.organisation(database)
-            tokens = await streams._tokens(service, database, account, "Agent", number)
+            tokens = await streams.tokens_of(service, database, account, "Agent", number)
             readers = await streams.open_streams(service.port, tokens)
             auth = account.headers(service.settings)
             reached: list[float] = []
@@ -57,7 +57,7 @@ async def fan_out(postgres: EmbeddedPostgres, directory: Path, number: int) -> t
                 for reader in readers:
                     reader.events, reader.seen_at = 0, 0.0
                 began = time.monotonic()
-                answer = await streams.ask(service.port, streams._create(auth, f"{turn}"))
+                answer = await streams.ask(service.port, streams.creation(auth, f"{turn}"))
                 assert answer.status == 201, answer
                 await until(lambda: all(reader.events for reader in readers), 60)
                 reached += [reader.seen_at - began for reader in readers]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from event_streams import Account, open_session
 
 from reos import embedded
-from reos.auth.tokens import issue_access_token
 from reos.db import Database, plain_transaction, prepare_connection, tenant_transaction
 from reos.embedded import EmbeddedPostgres
 from reos.seed.scale import Scale
@@ -108,15 +108,9 @@ async def members(settings: Settings, scale: Scale) -> list[Member]:
                 row = await conn.fetchrow("select * from read_login($1, '', interval '0')", address)
             organization_id, user_id = row["organization_id"], row["user_id"]
             async with tenant_transaction(database, organization_id) as conn:
-                session_id = await conn.fetchval(
-                    "insert into sessions (organization_id, user_id, expires_at)"
-                    " values ($1, $2, now() + interval '1 day') returning id", organization_id, user_id,
-                )  # fmt: skip
+                account = Account(organization_id, user_id, await open_session(conn, organization_id, user_id))
                 property_id = await conn.fetchval("select id from properties order by id offset 500 limit 1")
-            token = issue_access_token(
-                settings, user_id=user_id, organization_id=organization_id, session_id=session_id
-            )
-            found.append(Member({"Authorization": f"Bearer {token}"}, property_id))
+            found.append(Member(account.headers(settings), property_id))
     finally:
         await database.close()
     return found

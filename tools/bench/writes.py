@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
+from event_streams import register
 
 from reos import embedded, migrate
-from reos.auth.tokens import issue_access_token
-from reos.db import Database, plain_transaction, tenant_transaction
+from reos.db import Database, tenant_transaction
 from reos.settings import Settings
 from tools.bench.clients import Client, request_bytes
 from tools.bench.servers import make_settings, server
@@ -59,23 +59,11 @@ async def fill(settings: Settings, port: int) -> list[Change]:
     each = -(-max(CLIENTS) // ORGANISATIONS)
     of_organisations = []
     try:
-        for number in range(ORGANISATIONS):
-            async with plain_transaction(database) as conn:
-                row = await conn.fetchrow(
-                    "select * from register_organization($1, $1, $2, $2, 'x', 'Ada', 'Admin', null)",
-                    f"bench-{number}", f"bench-{number}@example.com",
-                )  # fmt: skip
-            organization_id, user_id = row["organization_id"], row["user_id"]
-            async with tenant_transaction(database, organization_id) as conn:
-                session_id = await conn.fetchval(
-                    "insert into sessions (organization_id, user_id, expires_at)"
-                    " values ($1, $2, now() + interval '1 day') returning id", organization_id, user_id,
-                )  # fmt: skip
-                ids = [row["id"] for row in await conn.fetch(FILL, organization_id, each)]
-            token = issue_access_token(
-                settings, user_id=user_id, organization_id=organization_id, session_id=session_id
-            )
-            headers = {"Authorization": f"Bearer {token}"}
+        for _ in range(ORGANISATIONS):
+            account = await register(database)
+            async with tenant_transaction(database, account.organization_id) as conn:
+                ids = [row["id"] for row in await conn.fetch(FILL, account.organization_id, each)]
+            headers = account.headers(settings)
             paths = [f"/api/v1/properties/{property_id}" for property_id in ids]
             of_organisations.append(
                 [Change(port, [request_bytes("PUT", path, headers, body) for body in BODIES]) for path in paths]

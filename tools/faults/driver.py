@@ -110,23 +110,26 @@ def _signal(pid: int, signum: int) -> bool:
     return False
 
 
+def _signal_one(kind: str, pids: list[int], signum: int, dice: random.Random, fault: Fault) -> bool:
+    """Signal one of the processes, if there is any; whether it was still there."""
+    if not pids:
+        return False
+    pid = dice.choice(pids)
+    fault.text = f"{kind} {pid}"
+    return _signal(pid, signum)
+
+
 # --- processes -------------------------------------------------------------------------------------------------
 
 
 async def kill_server(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGKILL to a server process."""
-    if pids := scene.service.servers():
-        pid = dice.choice(pids)
-        fault.loses_connections = _signal(pid, signal.SIGKILL)
-        fault.text = f"server process {pid}"
+    fault.loses_connections = _signal_one("server process", scene.service.servers(), signal.SIGKILL, dice, fault)
 
 
 async def stop_server(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGTERM to a server process: nobody may notice."""
-    if pids := scene.service.servers():
-        pid = dice.choice(pids)
-        _signal(pid, signal.SIGTERM)
-        fault.text = f"server process {pid}"
+    _signal_one("server process", scene.service.servers(), signal.SIGTERM, dice, fault)
 
 
 async def freeze_server(scene: Scene, dice: random.Random, fault: Fault) -> None:
@@ -137,18 +140,12 @@ async def freeze_server(scene: Scene, dice: random.Random, fault: Fault) -> None
 
 async def kill_worker(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGKILL to a worker."""
-    if pids := scene.service.workers():
-        pid = dice.choice(pids)
-        _signal(pid, signal.SIGKILL)
-        fault.text = f"worker {pid}"
+    _signal_one("worker", scene.service.workers(), signal.SIGKILL, dice, fault)
 
 
 async def stop_worker(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGTERM to a worker: its jobs go back into the queue."""
-    if pids := scene.service.workers():
-        pid = dice.choice(pids)
-        _signal(pid, signal.SIGTERM)
-        fault.text = f"worker {pid}"
+    _signal_one("worker", scene.service.workers(), signal.SIGTERM, dice, fault)
 
 
 async def freeze_worker(scene: Scene, dice: random.Random, fault: Fault) -> None:

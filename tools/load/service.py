@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from event_streams import Account, add_user, make_settings, register
-from running import ROOT, environment, free_port
+from running import ROOT, end_process, environment, free_port
 
 from reos.db import Database, tenant_transaction
 from reos.settings import Settings
@@ -103,11 +103,7 @@ class Service:
 
     def end(self) -> None:
         """Whatever happened, nothing of it goes on."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(30)
-            self.process.kill()
+        end_process(self.process)
         self.process.communicate()
 
 

@@ -112,9 +112,9 @@ async def run(service: Service, database: Database, number: int, unread: int, ev
     foreign = await organisation(database)
     auth = account.headers(service.settings)
     few = int(number * FOREIGN)
-    seeing = await _tokens(service, database, account, "Agent", number - 2 * few)
-    blind = await _tokens(service, database, account, None, few)
-    others = await _tokens(service, database, foreign, "Admin", few)
+    seeing = await tokens_of(service, database, account, "Agent", number - 2 * few)
+    blind = await tokens_of(service, database, account, None, few)
+    others = await tokens_of(service, database, foreign, "Admin", few)
     memory, kernel = {"before": service.memory()}, {"before": kernel_memory()}
     began = time.monotonic()
     silent = await open_streams(service.port, seeing[:unread], reads=False)
@@ -124,12 +124,12 @@ async def run(service: Service, database: Database, number: int, unread: int, ev
     memory["open"], kernel["open"] = service.memory(), kernel_memory()
     with probing(service.port, usual(auth)) as probe:
         asked_at = time.monotonic()
-        answer = await ask(service.port, _create(auth, "first"))
+        answer = await ask(service.port, creation(auth, "first"))
         assert answer.status == 201, answer
         await until(lambda: all(listener.events for listener in readers), 30)
         reached = [listener.seen_at - asked_at for listener in readers]
         for turn in range(events):
-            assert (await ask(service.port, _create(auth, f"{turn} " + "x" * 2000))).status == 201
+            assert (await ask(service.port, creation(auth, f"{turn} " + "x" * 2000))).status == 201
         await until(lambda: all(listener.events == events + 1 for listener in readers), 60)
         if events:
             await _wait_cut_off(service, unread)
@@ -145,7 +145,7 @@ async def run(service: Service, database: Database, number: int, unread: int, ev
     )  # fmt: skip
 
 
-async def _tokens(
+async def tokens_of(
     service: Service, database: Database, account: Account, role: str | None, number: int
 ) -> list[dict[str, str]]:
     """So many Authorization headers, of as few users as may open that many streams."""
@@ -153,7 +153,7 @@ async def _tokens(
     return [users[turn % len(users)].headers(service.settings) for turn in range(number)]
 
 
-def _create(auth: dict[str, str], description: str) -> bytes:
+def creation(auth: dict[str, str], description: str) -> bytes:
     listing = {"address": "1 Main St", "city": "Austin", "state": "TX", "zip_code": "78701", "property_type": "condo"}
     return request("POST", "/api/v1/properties", auth, listing | {"description": description})
 
@@ -189,7 +189,7 @@ class Stop:
 async def stop(service: Service, database: Database, number: int) -> Stop:
     """Open streams and stop the service."""
     account = await organisation(database)
-    listeners = await open_streams(service.port, await _tokens(service, database, account, "Agent", number))
+    listeners = await open_streams(service.port, await tokens_of(service, database, account, "Agent", number))
     memory = service.memory()
     seconds = await asyncio.to_thread(service.stop)
     await until(lambda: all(listener.is_lost for listener in listeners))
