@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 
 Sanic.test_mode = True
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script that starts the tests in its background has them ignore Ctrl-C, and all that they start with them; but
+    # what Ctrl-C does to the service is tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _loops: list[asyncio.AbstractEventLoop] = []
