@@ -275,7 +275,7 @@ def _operation(endpoint: Endpoint, refs: Refs, schemas: Json) -> Json:
     }.get(endpoint.permission, f"Needs the permission{'s' if ' and ' in names else ''} {names}.")
     operation: Json = {
         "operationId": operation_id(endpoint),
-        "summary": summary.strip().rstrip("."),
+        "summary": summary.strip().rstrip(".").replace("`", ""),  # It is plain text; only a description is Markdown.
         "description": "\n\n".join(filter(None, [" ".join(details.split()), needs])),
         "tags": [endpoint.path.removeprefix(PREFIX).split("/")[1]],
         "security": _security(endpoint),

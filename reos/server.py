@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import re
@@ -49,6 +50,7 @@ BACKLOG = 4096  # connections that may wait in a socket; the kernel's own limit 
 DRAIN_SECONDS = 1.5  # /ready is 503 and answers say `Connection: close`, while new requests are still served
 GRACE_SECONDS = 10.0  # for requests in flight, after that
 STOP_SECONDS = 15.0  # then children are killed
+HANDSHAKE_SECONDS = 0.2  # for connections that are being made when no more are taken
 IDLE_SECONDS = 0.25  # a connection that was silent for so long holds no request on its way
 FRESH_SECONDS = 2.0  # but a new one may: its client, or we, may have had no time yet
 
@@ -66,6 +68,22 @@ MAX_OPEN_FILES = 65_536  # of a server process, if the system lets it; many syst
 STARTED_SECONDS = 5.0  # a child without a sign of its own is taken as started after so long
 MAX_FAILED_STARTS = 5
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0  # before a child that failed at its start is started again
+
+# Linux' classic packet filters (Documentation/networking/filter.rst); one of a TCP socket sees the TCP header first.
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+_LOAD_BYTE, _AND, _SKIP_UNLESS_EQUAL, _RETURN = 0x30, 0x54, 0x15, 0x06
+_TCP_FLAGS, _SYN, _ACK = 13, 0x02, 0x10  # the place of the flags in the header (RFC 9293, section 3.1), and two of them
+# struct sock_filter: instruction, how many to skip if so and if not, operand. What is returned passes, in bytes.
+_NO_NEW_CONNECTION = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (_LOAD_BYTE, 0, 0, _TCP_FLAGS),
+        (_AND, 0, 0, _SYN | _ACK),
+        (_SKIP_UNLESS_EQUAL, 0, 1, _SYN),
+        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, 0xFFFFFFFF),
+    )
+)
 
 # In struct tcp_info.
 _LISTEN_QUEUE_OFFSET = 24  # of tcpi_unacked, which for a listening socket is its accept queue
@@ -218,6 +236,9 @@ async def _serve(app: Sanic, listener: socket.socket, on_ready: Callable[[], Non
         stop.set()
 
     loop.add_signal_handler(signal.SIGHUP, give_up_to_replacement)
+    with contextlib.suppress(OSError):  # The usual case is that there is none.
+        # A former process on this socket that somebody else has told to stop left its filter.
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
     os.environ["SANIC_IGNORE_PRODUCTION_WARNING"] = "true"
     app.config.MOTD = False
     server = await app.create_server(
@@ -274,12 +295,29 @@ async def _stop_server(app: Sanic, server: AsyncioServer, listener: socket.socke
 
 
 async def _close_listener(server: AsyncioServer, listener: socket.socket) -> None:
-    """Close the socket at a moment when no connection waits in it: closing would reset them."""
+    """Close the socket at a moment when no connection waits in it, or is being made: closing would reset them.
+
+    New ones are not answered from now on. A client's system asks again after a second, and either finds another process
+    or is refused.
+    """
+    try:
+        _take_no_more(listener)
+    except OSError as error:
+        logger.warning("Connections that are being made now may be lost: {}", error)
+    await asyncio.sleep(HANDSHAKE_SECONDS)
     deadline = time.monotonic() + 1
     while _waiting_connections(listener) and time.monotonic() < deadline:
         await asyncio.sleep(0.001)
     server.close()
     listener.close()
+
+
+def _take_no_more(listener: socket.socket) -> None:
+    """Have the kernel overlook who wants a new connection, but go on with those that are being made."""
+    code = ctypes.create_string_buffer(_NO_NEW_CONNECTION, len(_NO_NEW_CONNECTION))
+    # struct sock_fprog: how many instructions there are, and where.
+    program = struct.pack("HP", len(code) // struct.calcsize("HBBI"), ctypes.addressof(code))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _waiting_connections(listener: socket.socket) -> int:

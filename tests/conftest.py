@@ -33,10 +33,11 @@ POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 
 Sanic.test_mode = True
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A script that starts the tests in its background has them ignore Ctrl-C, and all that they start with them; but
-    # what Ctrl-C does to the service is tested.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A script that starts the tests in its background has them ignore Ctrl-C, nohup the loss of the terminal, and all that
+# they start with them; but what both do to the service is tested.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 _loops: list[asyncio.AbstractEventLoop] = []

@@ -270,6 +270,15 @@ async def test_a_rolling_restart_that_cannot_start_leaves_all_as_it_is(
     await until(lambda: len(service.children()) == 2 and not set(before) & set(service.children()))
 
 
+async def test_a_server_that_somebody_else_stops_is_replaced_and_can_be_reached(start: Callable[..., Service]) -> None:
+    """What it had the kernel overlook at its end, new connections, its replacement on the same socket gets again."""
+    service = start(1, DRAIN_SECONDS=0.1).wait_ready()
+    (before,) = service.children()
+    os.kill(before, signal.SIGTERM)
+    await until(lambda: service.children() not in ([], [before]))
+    assert await service.request() == str(service.children()[0])
+
+
 async def test_a_stop_during_a_rolling_restart_stops_old_and_new(start: Callable[..., Service]) -> None:
     service = start(DRAIN_SECONDS=0.5).wait_ready()
     slow = asyncio.create_task(service.request("/slow/2"))

@@ -25,6 +25,7 @@ FOOTER = '<p style="font-size: small"><a href="{{unsubscribe_url}}">Unsubscribe<
 _MARK = re.compile(r"([\x01\x03])(\d+)\x02")
 _TAG = re.compile(r"<(?:[a-zA-Z][^<>]*|/[a-zA-Z][^<>]*|!--|!doctype)", re.IGNORECASE)
 _HREF = re.compile(r"""(<a\b[^<>]*?\bhref\s*=\s*)("[^"<>]*"|'[^'<>]*')""", re.IGNORECASE)
+_SCHEME = re.compile(r"\s*(?:https?|mailto|tel):", re.IGNORECASE)
 _URL = re.compile(r"https?://[^\s<>\"'\x01-\x03]+[^\s<>\"'\x01-\x03.,;:!?)\]]", re.IGNORECASE)
 _END = re.compile(r"</body\s*>|</html\s*>", re.IGNORECASE)
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -59,7 +60,7 @@ class MailTemplate:
     ) -> Rendered:
         """The mail for these merge fields (None: empty). `track` gives the address that stands in for a link's."""
         given = _filled(values)
-        targets = [link if isinstance(link, str) else link.render(given) for link in self.links]
+        targets = [link if isinstance(link, str) else _harmless(link.render(given)) for link in self.links]
         if track is not None:
             targets = [track(url) if _is_tracked(url) else url for url in targets]
         return Rendered(
@@ -107,6 +108,11 @@ def _filled(values: Values) -> dict[str, str]:
 
 def _is_tracked(url: str) -> bool:
     return url.lower().startswith(("http://", "https://")) and len(url) <= MAX_TRACKED_URL and url.isprintable()
+
+
+def _harmless(url: str) -> str:
+    """The address that fields are part of, unless it leads elsewhere: what somebody is called must run no script."""
+    return url if _SCHEME.match(url) else ""
 
 
 # --- from a text to the source of a template ---------------------------------------------------------------------

@@ -133,6 +133,20 @@ def test_no_name_becomes_markup(content: str, values: dict[str, str | None]) -> 
     assert "".join(hostile.subject.splitlines()) == hostile.subject
 
 
+@fuzz(60)
+@given(
+    company=st.sampled_from(["https://a.test/", "HTTP://a.test", "mailto:a@a.test", "tel:+1", "javascript:alert(1)"])
+    | st.sampled_from([" JavaScript:x", "java\tscript:x", "data:text/html,x", "vbscript:x", "//a.test", "x", ""])
+    | HOSTILE_VALUE
+)
+def test_a_link_that_is_a_field_leads_nowhere_but_to_the_web_a_mail_or_a_telephone(company: str) -> None:
+    template = compile_mail("Hello", "<a href='{{company}}'>x</a> <a href=\"{{company}}/x\">y</a>")
+    links = Outline(template.render({"company": company}).html).links[:2]
+    schemes = ("http:", "https:", "mailto:", "tel:")
+    expected = [company.strip(), f"{company}/x".strip()] if company.strip().lower().startswith(schemes) else ["", ""]
+    assert [link.strip() for link in links] == expected
+
+
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
