@@ -121,7 +121,8 @@ def _compress(path: str) -> None:
 
 
 def _compress_now(plain: Path, packed: str) -> None:
-    with open(plain, "rb") as source, gzip.open(packed, "wb") as target:
+    # The least effort makes lines like these an eighth as long already, in a third of the time of the default.
+    with open(plain, "rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
         shutil.copyfileobj(source, target)
     plain.unlink()
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import pairwise
 from uuid import uuid4
 
 import asyncpg
@@ -221,6 +222,25 @@ async def test_another_process_waits_for_the_end_of_a_reserve(dsn: str, owner_ds
             assert process.counter.taken[-1].reserved == 0
         assert len(second.counter.refused_for) == 1
         assert (await first.take(key)).remaining == 991
+
+
+async def test_reserves_are_good_for_longer_while_a_client_goes_on_with_one_process(dsn: str, key: str) -> None:
+    async with processes(dsn, 2, 1_000_000, 0, 0) as (first, second):
+        await first.take(key)
+        client = first.limiter._find(key)
+        seen = [client.hold]
+        while client.hold < rate_limit.LONGEST_HOLD_SECONDS:
+            await first.take(key)
+            await asyncio.sleep(0)
+            if client.hold != seen[-1]:
+                seen.append(client.hold)
+        for before, after in pairwise(seen):
+            # 0 is for a machine that was busy with something else, so that the client did not seem to go on.
+            assert after in (0.0, rate_limit.HOLD_SECONDS, 2 * before, rate_limit.LONGEST_HOLD_SECONDS)
+        assert len(seen) >= 5
+        await second.take(key)
+        await first.take(key)
+        assert client.hold == 0
 
 
 async def test_an_unused_reserve_goes_back_in_time_and_at_the_end(dsn: str, owner_dsn: str, key: str) -> None:

@@ -194,7 +194,9 @@ def _requests(listing: Listing) -> Iterator[tuple[dict[str, Any], PageRequest]]:
                 other = next(other for other in listing.sort_keys if other != name)
                 yield near, PageRequest(limit=1, sort=(*sort, (other, True)), include_total=False)
     first = next(iter(listing.sort_keys))
-    values = {name: (None,) * entry.arity for name, entry in listing.filters.items() if name != "near"}
+    values: dict[str, Any] = {name: (None,) * entry.arity for name, entry in listing.filters.items() if name != "near"}
+    if "ids" in values:
+        values["ids"] = ([],)
     for name, value in values.items():
         yield {name: value}, PageRequest(limit=1, sort=((first, True),))
     yield near | values, PageRequest(limit=1, sort=((first, True),))

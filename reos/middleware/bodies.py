@@ -89,13 +89,12 @@ async def read_body(
 async def _receive(request: Request, limit: int) -> bytes:
     """The bytes. What is too large is read and thrown away first: many clients listen only when they have sent all."""
     stream: Any = request.stream
-    too_large = FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)
     length = request.headers.get("content-length", "")
     size = int(length) if length.isdigit() else 0
     if size > MAX_DISCARDED_BYTES or (size > limit and stream.expecting_continue):
         # Such a client waits for a word before it sends anything, and gets this one.
         stream.expecting_continue, stream.request_body, stream.keep_alive = False, None, False
-        raise too_large
+        raise _too_large(limit)
     chunks: list[bytes] = []
     received = 0
     try:
@@ -106,12 +105,16 @@ async def _receive(request: Request, limit: int) -> bytes:
                 if size <= limit:
                     chunks.append(chunk)
                 elif size > MAX_DISCARDED_BYTES:
-                    raise too_large
+                    raise _too_large(limit)
     except TimeoutError:
         raise RequestTimeoutError from None
     if size > limit:
-        raise too_large
+        raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> FileTooLargeError:
+    return FileTooLargeError(f"The body may have {limit} bytes.", limit=limit)
 
 
 def _has_other_charset(request: Request) -> bool:

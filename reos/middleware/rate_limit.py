@@ -30,9 +30,10 @@ from reos.settings import Settings
 
 WINDOWS = (("minute", 60), ("hour", 3600), ("day", 86400))  # names and seconds, in the order of the counts
 
-# For how long a reserve may be used. Another process that wants to count for the same client meanwhile waits
-# for its end, so it is much shorter than the second that it may last.
+# For how long a reserve may be used: twice as long each time, while the client goes on and no other process counts for
+# it. One that wants to waits for the end of the reserve, so even the longest is much shorter than a second.
 HOLD_SECONDS = 0.05
+LONGEST_HOLD_SECONDS = 0.25
 MAX_CLIENTS = 10_000  # that are remembered in this process
 MAX_WAITING = 2000  # requests of one client
 STOP_SECONDS = 5.0
@@ -139,8 +140,10 @@ class _Client:
     key: bytes
     waiting: deque[asyncio.Future[Allowance]] = field(default_factory=deque)
     is_busy: bool = False  # a statement about it is under way
-    asked_at: float = -math.inf  # monotonic, as is good_until
+    seen_at: float = -math.inf  # its last request; monotonic, as are the next two
+    asked_at: float = -math.inf
     good_until: float = -math.inf
+    hold: float = 0.0  # for how many seconds it was given its last reserve; 0 when there was none
     reserve: Reserve | None = None
     left: int = 0  # of the reserve
     view: _View | None = None
@@ -219,8 +222,10 @@ class RateLimiter:
 
     def _from_reserve(self, client: _Client) -> Allowance | None:
         """The answer to one request without asking, if the reserve still has one."""
-        if not client.left or client.view is None or time.monotonic() >= client.good_until:
+        now = time.monotonic()
+        if not client.left or client.view is None or now >= client.good_until:
             return None
+        client.seen_at = now
         client.left -= 1
         return self._allowance(client.view, client.left)
 
@@ -269,10 +274,13 @@ class RateLimiter:
         """The answers for so many requests, in the order in which they came."""
         # If the statement fails, the returned reserve stays counted: too few may pass then, never too many.
         returned = client.drop_reserve()
-        comes_again = wanted > 1 or time.monotonic() - client.asked_at < HOLD_SECONDS
-        hold = timedelta(seconds=HOLD_SECONDS) if comes_again else None
+        now = time.monotonic()
+        comes_again = wanted > 1 or now - client.seen_at < HOLD_SECONDS
+        client.seen_at = now
+        client.hold = min(max(2 * client.hold, HOLD_SECONDS), LONGEST_HOLD_SECONDS) if comes_again else 0.0
         while True:
             client.asked_at = time.monotonic()
+            hold = timedelta(seconds=client.hold) if client.hold else None
             taken = await self._counter.take(client.key, wanted, hold, returned)
             if isinstance(taken, Taken):
                 break
@@ -280,6 +288,8 @@ class RateLimiter:
         view = client.view = self._look(taken)
         if taken.reserved:
             self._hold(client, taken)
+        else:
+            client.hold = 0.0  # Others count as well, or few are left.
         return [
             self._allowance(view, taken.reserved + taken.granted - number) for number in range(1, taken.granted + 1)
         ] + [self._allowance(view, None)] * (wanted - taken.granted)
@@ -290,7 +300,7 @@ class RateLimiter:
         Its time began at the latest when the question was asked, so it is over here before it is over there.
         """
         first_end = min(self._seconds_left(taken, window) for window in range(len(WINDOWS)))
-        client.good_until = client.asked_at + min(HOLD_SECONDS, first_end)
+        client.good_until = client.asked_at + min(client.hold, first_end)
         client.reserve = Reserve(client.key, taken.reserved, taken.started_at)
         client.left = taken.reserved
         self._holding.add(client)

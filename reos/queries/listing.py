@@ -106,7 +106,9 @@ async def fetch_page(
 ) -> Rows:
     """One page of a list; `values` maps the names of the active filters to their bound values."""
     after_nulls = None if page.after is None else tuple(value is None for value in page.after[:-1])
-    shape = _Shape(tuple(values), page.sort, after_nulls, page.include_total)
+    # A search has left out what its list leaves out, so without another filter it has counted already.
+    is_counted = values.keys() == {"ids"}
+    shape = _Shape(tuple(values), page.sort, after_nulls, page.include_total and not is_counted)
     args = [value for group in values.values() for value in group]
     if page.after is None:
         tail = [page.limit + 1, page.offset]
@@ -120,14 +122,16 @@ async def fetch_page(
         reading = _fetch_some(conn, text, [*args, *tail], page.max_text)
         found, is_cut = await metrics.timed(f"list_{listing.table}", reading)
     total = None
-    if page.include_total:
+    if shape.include_total:
         total = found[0]["_total"] if found else await conn.fetchval(_count_text(listing, shape.filters), *args)
+    elif page.include_total:
+        total = len(values["ids"][0])
     last = None
     shown = found[: page.limit]
     if is_cut or len(found) > page.limit:
         row = shown[-1]
         last = (*(row[f"_k{n}"] for n in range(len(page.sort))), row["id"])
-    return Rows(_visible(shown, len(page.sort) + page.include_total), last, total)
+    return Rows(_visible(shown, len(page.sort) + shape.include_total), last, total)
 
 
 async def _fetch_some(conn: Connection, text: str, args: list[Any], max_text: int) -> tuple[list[Any], bool]:
