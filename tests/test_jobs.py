@@ -131,6 +131,11 @@ def test_retries_wait_a_little_longer_than_told_and_end() -> None:
     assert wait(2, ValueError()) is None
     assert wait(0, EmailServiceError(temporary=False)) is None
     assert wait(7, asyncio.CancelledError()) == 0, "a stop of the worker is no failure"
+    for outage in (asyncpg.CannotConnectNowError(), asyncpg.InterfaceError("connection is closed")):
+        assert 99.9 < (wait(2, outage) or 0) < 110
+        assert wait(18, outage)
+        assert wait(19, outage) is None
+    assert wait(2, asyncpg.QueryCanceledError()) is None, "a statement that takes too long is the job's own matter"
 
 
 @pytest.mark.unit

@@ -25,6 +25,16 @@ COMMAND_TIMEOUT = 30.0  # seconds
 PROBE_SECONDS = 30.0  # how often the listening connection is tried, since a dead peer may stay silent
 REPEAT_WAITS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between the tries of a write while Postgres restarts
 
+# What a statement fails with while Postgres restarts, or when its connection is cut.
+AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
 # What an outage of Postgres or of the way to it looks like, or one that is out of connections. TimeoutError is an
 # OSError; InternalClientError is what the first use of a connection gives that Postgres ended while it was idle.
 LOST = (

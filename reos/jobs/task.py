@@ -38,6 +38,7 @@ from reos.queries import events
 from reos.queries import jobs as queries
 from reos.settings import Settings
 
+OUTAGE_ATTEMPTS = 20  # that a job has in all, if it fails because Postgres is away
 JITTER = 0.1  # a wait is up to so much longer, so that what failed together does not come back together
 
 
@@ -45,7 +46,8 @@ class Retry(BaseRetryStrategy):
     """So many seconds between the attempts: one attempt more than there are waits.
 
     An error with `temporary = False` ends the job at once. A stop of the worker is no failure: the job goes back
-    into the queue, whatever attempt it was.
+    into the queue, whatever attempt it was. What fails because Postgres is away has more attempts, with the last wait
+    in between: that says nothing of the job, and several restarts in a row must not use it up.
     """
 
     def __init__(self, *waits: float):
@@ -59,9 +61,11 @@ class Retry(BaseRetryStrategy):
         """`job.attempts` are those before this one."""
         if isinstance(exception, asyncio.CancelledError):
             return RetryDecision()
-        if job.attempts >= len(self.waits) or not getattr(exception, "temporary", True):
+        is_outage = bool(self.waits) and isinstance(exception, connector.AWAY)
+        allowed = OUTAGE_ATTEMPTS - 1 if is_outage else len(self.waits)
+        if job.attempts >= allowed or not getattr(exception, "temporary", True):
             return None
-        wait = self.waits[job.attempts] * (1 + JITTER * random.random())  # noqa: S311
+        wait = self.waits[min(job.attempts, len(self.waits) - 1)] * (1 + JITTER * random.random())  # noqa: S311
         return RetryDecision(retry_in={"milliseconds": int(wait * 1000)})
 
 

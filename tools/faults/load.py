@@ -401,7 +401,8 @@ async def come_and_go(clients: Clients, user: User, pause: float) -> None:
         family.refresh_token, family.access_token = content["refresh_token"], content["access_token"]
         clients.model.families.append(family)
         for _ in range(clients.dice.randrange(4)):
-            await _refresh(clients, family)
+            if family.is_sure:  # Else the token may have been exchanged too long ago, by an answer that was lost.
+                await _refresh(clients, family)
         if family.is_sure and clients.dice.random() < 0.5:
             await _log_out(clients, family)
 
