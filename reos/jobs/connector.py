@@ -25,7 +25,8 @@ COMMAND_TIMEOUT = 30.0  # seconds
 PROBE_SECONDS = 30.0  # how often the listening connection is tried, since a dead peer may stay silent
 REPEAT_WAITS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between the tries of a write while Postgres restarts
 
-# What a statement fails with while Postgres restarts, or when its connection is cut.
+# What a statement fails with while Postgres restarts, or when its connection is cut. InternalClientError is what the
+# first use of a connection gives that Postgres ended while it was idle.
 AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
@@ -35,16 +36,8 @@ AWAY = (
     asyncpg.InternalClientError,
 )
 
-# What an outage of Postgres or of the way to it looks like, or one that is out of connections. TimeoutError is an
-# OSError; InternalClientError is what the first use of a connection gives that Postgres ended while it was idle.
-LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
+# The same, or the way to Postgres is away, or it is out of connections, or cancels. TimeoutError is an OSError.
+LOST = (*AWAY, OSError, asyncpg.OperatorInterventionError, asyncpg.InsufficientResourcesError)
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 

@@ -278,9 +278,9 @@ class RateLimiter:
         comes_again = wanted > 1 or now - client.seen_at < HOLD_SECONDS
         client.seen_at = now
         client.hold = min(max(2 * client.hold, HOLD_SECONDS), LONGEST_HOLD_SECONDS) if comes_again else 0.0
+        hold = timedelta(seconds=client.hold) if client.hold else None
         while True:
             client.asked_at = time.monotonic()
-            hold = timedelta(seconds=client.hold) if client.hold else None
             taken = await self._counter.take(client.key, wanted, hold, returned)
             if isinstance(taken, Taken):
                 break
