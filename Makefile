@@ -14,7 +14,7 @@ dev: .venv/run.stamp ## the same, started again when a file changes
 	@exec $(PY) -m reos run --with-parent --reload
 
 test: .venv/dev.stamp ## all tests, on all cores; ARGS="-k name" for some, ARGS="-n 0 tests/test_x.py" in one process
-	@$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/dev.stamp ## style, types, and who may import whom
 	@$(PY) -m ruff check .

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # A fresh installation compiles for seconds what is imported below. Nothing has to be cleaned up yet, so that Ctrl-C
+    # may end the process at once, instead of showing which import it met.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import asyncio
 import os
@@ -29,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command. The exit code is 0, 1 (it failed, a sentence says why) or 2 (a wrong setting or argument)."""
     parsed = _parser().parse_args(arguments)
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = parsed.command(load_settings(), parsed)
     except SettingsError as error:
         print(error, file=sys.stderr)

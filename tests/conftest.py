@@ -6,6 +6,7 @@ Tests are plain functions or plain `async def` functions; pytest-sanic runs the 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import tempfile
@@ -38,6 +39,17 @@ Sanic.test_mode = True
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more process than there are cores: many tests wait, for another process or for a time to pass."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that none of them is all that is left to do in the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 _loops: list[asyncio.AbstractEventLoop] = []

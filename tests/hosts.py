@@ -19,7 +19,7 @@ import httpx
 from conftest import Cluster
 from pooler import pgbouncer
 from replica import Replica
-from running import START_SECONDS, environment, free_port, until
+from running import START_SECONDS, environment, free_port, http_get, until
 from s3_server import ACCESS_KEY, SECRET_KEY, s3_server
 
 from reos import embedded, migrate
@@ -56,7 +56,7 @@ class Host:
             log = self.directory / "serve.log"
             assert self.processes["serve"].poll() is None, log.read_text()[-3000:]
             with suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/ready", timeout=5).status_code == 200
+                return http_get(f"{self.url}/ready", timeout=5).status_code == 200
             return False
 
         until(is_ready, START_SECONDS)

@@ -117,9 +117,10 @@ def schema_of(model: type[BaseModel]) -> Json:
     return resolved
 
 
-def leaves(model: type[BaseModel]) -> list[Leaf]:
+@cache
+def leaves(model: type[BaseModel]) -> tuple[Leaf, ...]:
     """All fields of a body, objects and lists before what is in them."""
-    return list(_leaves(schema_of(model), ()))
+    return tuple(_leaves(schema_of(model), ()))
 
 
 def _leaves(schema: Json, path: tuple[str | int, ...]) -> Iterator[Leaf]:

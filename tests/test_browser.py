@@ -18,10 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, TimeoutError, expect, sync_playwright
-from running import ROOT, Run, home, running, until
+from running import ROOT, Run, home, http_get, http_request, running, until
 
 from reos import demo
 
@@ -97,7 +96,7 @@ def watch(context: BrowserContext, asked: list[str], told: list[str]) -> None:
 def call(run: Run, method: str, path: str, token: str = "", body: Any = None, status: int = 200) -> Any:
     """A request of a program, beside the browser."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = httpx.request(method, f"{run.url}/api/v1{path}", headers=headers, json=body, timeout=30)
+    answer = http_request(method, f"{run.url}/api/v1{path}", headers=headers, json=body, timeout=30)
     assert answer.status_code == status, answer.text
     return answer.json() if answer.content else None
 
@@ -153,10 +152,10 @@ def send_campaign(run: Run, admin: dict[str, str], address: str) -> str:
     made = call(run, "POST", "/campaigns", token, campaign, 201)
     call(run, "POST", f"/campaigns/{made['id']}/send", token)
     until(lambda: call(run, "GET", f"/campaigns/{made['id']}", token)["status"] == "completed")
-    listed = httpx.get(f"{run.url}/dev/outbox").text
+    listed = http_get(f"{run.url}/dev/outbox").text
     mail = re.search(rf'"(/dev/outbox/[^"]+)">Open house</a> <span>{re.escape(address)}', listed)
     assert mail
-    link = re.search(r'href="[^"]*(/t/u/[^"]+)"', httpx.get(f"{run.url}{mail[1]}").text)
+    link = re.search(r'href="[^"]*(/t/u/[^"]+)"', http_get(f"{run.url}{mail[1]}").text)
     assert link
     return link[1]
 
@@ -249,7 +248,7 @@ def test_the_front_page_leads_everywhere_and_shows_the_demo_log_ins(run: Run, br
 
 def operations(run: Run) -> list[dict[str, Any]]:
     """What the document describes, each with its path."""
-    document = httpx.get(f"{run.url}/openapi.json").json()
+    document = http_get(f"{run.url}/openapi.json").json()
     return [{**operation, "path": path} for path, item in document["paths"].items() for operation in item.values()]
 
 

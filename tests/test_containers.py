@@ -16,14 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import image_steps
 import jsonschema
 import psycopg
 import pytest
 import yaml
 from dotenv import dotenv_values
-from running import ROOT, environment, free_port, until
+from running import ROOT, environment, free_port, http_get, until
 
 from reos import embedded, migrate
 from reos.settings import Settings
@@ -160,7 +159,7 @@ def test_the_image_runs_from_what_its_steps_make_and_the_compose_file_s_log_ins(
         process = image.start(given)
         try:
             assert until_healthy(image, given, process)
-            assert httpx.get(f"http://127.0.0.1:{port}/openapi.json").status_code == 200
+            assert http_get(f"http://127.0.0.1:{port}/openapi.json").status_code == 200
             process.send_signal(signal.Signals[image.stop_signal])
             assert process.wait(20) == 0
             assert image.ask_health(given) != 0

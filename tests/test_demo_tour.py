@@ -17,9 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from running import ROOT, Run, environment, free_port, home, running
+from running import ROOT, Run, environment, free_port, home, http_get, http_post, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -62,11 +61,11 @@ def check_what_was_made(run: Run, told: str) -> None:
     found = re.search(r"^ +Log-in +(\S+) +(\S+)$", told, re.MULTILINE)
     assert found
     api = f"{run.url}/api/v1"
-    login = httpx.post(f"{api}/auth/login", json={"email": found[1], "password": found[2]}).json()
+    login = http_post(f"{api}/auth/login", json={"email": found[1], "password": found[2]}).json()
     assert login["user"]["is_verified"]
 
     def get(path: str) -> Any:
-        answer = httpx.get(f"{api}{path}", headers={"Authorization": f"Bearer {login['access_token']}"})
+        answer = http_get(f"{api}{path}", headers={"Authorization": f"Bearer {login['access_token']}"})
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -80,7 +79,7 @@ def check_what_was_made(run: Run, told: str) -> None:
     (house,) = get("/properties")["items"]
     assert (house["status"], house["description"]) == ("sold", "With a new roof.")
     (image,) = get(f"/properties/{house['id']}/images")
-    picture = httpx.get(image["url"])
+    picture = http_get(image["url"])
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
     leads = {lead["first_name"]: lead["status"] for lead in get("/leads")["items"]}
     assert leads == {"Grace": "converted", "Alan": "new"}
@@ -89,7 +88,7 @@ def check_what_was_made(run: Run, told: str) -> None:
     assert (portfolio["property_count"], portfolio["total_value"]) == (1, "640000.00")
     (campaign,) = get("/campaigns")["items"]
     assert (campaign["status"], campaign["total_recipients"], campaign["sent_count"]) == ("completed", 2, 2)
-    outbox = httpx.get(f"{run.url}/dev/outbox").text
+    outbox = http_get(f"{run.url}/dev/outbox").text
     assert all(f"{name}, see our new homes" in outbox for name in leads)
     actions = {entry["action"] for entry in get("/audit-logs?page_size=100")["items"]}
     assert {"create", "update", "convert", "send"} <= actions

@@ -23,7 +23,7 @@ import pytest
 from reos import embedded
 from reos.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")

@@ -25,7 +25,7 @@ from job_queue import job_settings, open_queue, running_worker
 from job_queue import until as until_async
 from metrics_text import Scrape, groupings, scrape
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from running import ROOT, Run, free_port, home, running, until
+from running import ROOT, Run, free_port, home, http_get, running, until
 
 from reos import metrics
 from reos.middleware.requests import METHODS
@@ -152,7 +152,7 @@ async def test_without_the_database_the_rest_is_told(postgres_server: Cluster, t
 
 def direct(run: Run) -> Scrape:
     """What one of the servers tells; a new connection comes to any of them."""
-    response = httpx.get(f"{run.url}/metrics", timeout=10)
+    response = http_get(f"{run.url}/metrics", timeout=10)
     assert response.status_code == 200
     return metrics_text.parse(response.text)
 
@@ -161,19 +161,20 @@ def processes(told: Scrape) -> set[str]:
     return {labels["process"] for labels, _ in told.samples["reos_process_start_time_seconds"]}
 
 
+@pytest.mark.slow
 def test_every_server_tells_of_all_processes(tmp_path: Path) -> None:
     asked = {"method": "GET", "route": "/api/v1/teams", "status": "401"}
     port = free_port()
     with home() as directory, running(directory, SEED_DEMO=0, TMPDIR=tmp_path, WORKER_METRICS_PORT=port) as run:
         until(lambda: processes(direct(run)) == {"web-1", "web-2", "worker"})
         for _ in range(40):
-            httpx.get(f"{run.url}/api/v1/teams")
+            http_get(f"{run.url}/api/v1/teams")
         # Each server gives away every two seconds what it has counted, and tells the same for half a second.
         until(lambda: all(direct(run).value(REQUESTS, **asked) == 40 for _ in range(8)))
         until(lambda: direct(run).value("reos_job_duration_seconds_count", kind="rescue_stalled_jobs", outcome="done"))
 
         with pytest.raises(httpx.ConnectError):  # Everything would be counted twice.
-            httpx.get(f"http://127.0.0.1:{port}/metrics")
+            http_get(f"http://127.0.0.1:{port}/metrics")
 
         # What was killed leaves its counts, and no gauges; what takes its place goes on counting.
         started = {p: direct(run).value("reos_process_start_time_seconds", process=p) for p in ("web-1", "worker")}

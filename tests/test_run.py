@@ -15,11 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import Run, command_of, environment, free_port, home, is_gone, reos, running, until
+from running import Run, command_of, environment, free_port, home, http_get, http_post, is_gone, reos, running, until
 
 from reos import demo, server
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +42,43 @@ def own() -> Iterator[Path]:
         yield directory
 
 
+@pytest.fixture(scope="module")
+def started_once() -> Iterator[Path]:
+    """What the first start leaves behind."""
+    with home() as directory:
+        with running(directory, SEED_DEMO=0):
+            pass
+        yield directory
+
+
+@pytest.fixture
+def prepared(started_once: Path) -> Iterator[Path]:
+    """A directory for this test alone in which the service has been started before, which takes a while."""
+    with home() as directory:
+        subprocess.run(["cp", "-a", started_once / ".reos", directory], check=True)
+        yield directory
+
+
 def log_in(url: str, number: int = 0) -> httpx.Response:
     _, email, password = demo.LOGINS[number]
-    return httpx.post(f"{url}/api/v1/auth/login", json={"email": email, "password": password})
+    return http_post(f"{url}/api/v1/auth/login", json={"email": email, "password": password})
 
 
 def test_it_says_where_everything_is_and_so_it_is(run: Run) -> None:
     said = run.wait_announced()
     for path in ("/", "/api/v1", "/docs", "/dev/outbox"):
         assert f"{run.url}{path}\n" in said
-        assert path == "/api/v1" or httpx.get(f"{run.url}{path}").status_code == 200
+        assert path == "/api/v1" or http_get(f"{run.url}{path}").status_code == 200
     for number, (_, email, password) in enumerate(demo.LOGINS[:3]):
         assert f"{email}  {password}\n" in said
         assert log_in(run.url, number).status_code == 200
-    assert httpx.get(f"{run.url}/health").json()["status"] == "healthy"
+    assert http_get(f"{run.url}/health").json()["status"] == "healthy"
 
 
 def test_jobs_are_run_and_mails_come_to_the_outbox(run: Run) -> None:
     person = {"email": "new@example.com", "password": "Long-enough-1", "first_name": "Nia", "last_name": "New"}
-    assert httpx.post(f"{run.url}/api/v1/auth/register", json=person).status_code == 201
-    until(lambda: httpx.get(f"{run.url}/dev/outbox").text.count("new@example.com") == 2)
+    assert http_post(f"{run.url}/api/v1/auth/register", json=person).status_code == 201
+    until(lambda: http_get(f"{run.url}/dev/outbox").text.count("new@example.com") == 2)
 
 
 def test_a_second_one_on_the_port_is_refused_at_once_in_one_sentence(run: Run, own: Path) -> None:
@@ -81,7 +98,7 @@ def test_other_commands_share_its_database(run: Run, directory: Path) -> None:
     refused = reos(directory, "reset", "--yes")
     assert "stop it first" in refused.stderr
     assert refused.returncode == 1
-    assert httpx.get(f"{run.url}/ready").status_code == 200
+    assert http_get(f"{run.url}/ready").status_code == 200
 
 
 async def test_a_killed_server_comes_back_and_no_request_fails_but_those_it_held(run: Run) -> None:
@@ -129,17 +146,17 @@ def test_a_killed_database_comes_back(run: Run) -> None:
     postgres = [pid for pid in run.children("-D") if command_of(pid)[0].endswith("postgres")]
     os.kill(postgres[0], signal.SIGKILL)
     until(
-        lambda: httpx.get(f"{run.url}/ready", timeout=10).status_code == 200 and log_in(run.url).status_code == 200, 30
+        lambda: http_get(f"{run.url}/ready", timeout=10).status_code == 200 and log_in(run.url).status_code == 200, 30
     )
 
 
 # --- starts and stops ------------------------------------------------------------------------------------------
 
 
-def test_it_starts_again_and_stops_within_the_grace_period(own: Path) -> None:
-    with running(own, SEED_DEMO=0) as first:
+def test_it_starts_again_and_stops_within_the_grace_period(prepared: Path) -> None:
+    with running(prepared, SEED_DEMO=0) as first:
         assert first.stop() == 0
-    with running(own, SEED_DEMO=0) as second:
+    with running(prepared, SEED_DEMO=0) as second:
         # What takes long is done once: a second start has nothing to set up.
         assert "Applied" not in second.said()
         processes = second.processes()
@@ -151,36 +168,36 @@ def test_it_starts_again_and_stops_within_the_grace_period(own: Path) -> None:
         assert "Traceback" not in second.said()
 
 
-def test_without_demo_data_nobody_can_log_in(own: Path) -> None:
-    with running(own, SEED_DEMO=0) as run:
+def test_without_demo_data_nobody_can_log_in(prepared: Path) -> None:
+    with running(prepared, SEED_DEMO=0) as run:
         assert demo.LOGINS[0][1] not in run.wait_announced()
         assert log_in(run.url).status_code == 401
-    loaded = reos(own, "seed")
+    loaded = reos(prepared, "seed")
     assert loaded.stdout.startswith("The demo data is loaded.\n")
-    with running(own, SEED_DEMO=0) as run:
+    with running(prepared, SEED_DEMO=0) as run:
         assert log_in(run.url).status_code == 200
 
 
-def test_a_killed_supervisor_leaves_nothing_that_blocks_the_next(own: Path) -> None:
-    with running(own, SEED_DEMO=0) as first:
+def test_a_killed_supervisor_leaves_nothing_that_blocks_the_next(prepared: Path) -> None:
+    with running(prepared, SEED_DEMO=0) as first:
         processes = first.processes()
         first.process.kill()
         first.process.wait()
-        with running(own, SEED_DEMO=0, PORT=first.port) as second:
+        with running(prepared, SEED_DEMO=0, PORT=first.port) as second:
             assert second.process.poll() is None
-            assert httpx.get(f"{first.url}/ready").status_code == 200
+            assert http_get(f"{first.url}/ready").status_code == 200
         until(lambda: all(map(is_gone, processes)))
 
 
-def test_everything_killed_at_once_leaves_nothing_that_blocks_the_next(own: Path) -> None:
-    with running(own, SEED_DEMO=0) as first:
+def test_everything_killed_at_once_leaves_nothing_that_blocks_the_next(prepared: Path) -> None:
+    with running(prepared, SEED_DEMO=0) as first:
         for pid in (first.process.pid, *first.processes()):
             # Some of them die with their parent before it is their turn.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         first.process.wait()
-        with running(own, SEED_DEMO=0, PORT=first.port):
-            assert httpx.get(f"{first.url}/ready").status_code == 200
+        with running(prepared, SEED_DEMO=0, PORT=first.port):
+            assert http_get(f"{first.url}/ready").status_code == 200
 
 
 def test_a_signal_at_any_moment_of_the_start_stops_it(own: Path) -> None:
@@ -198,13 +215,23 @@ def test_a_signal_at_any_moment_of_the_start_stops_it(own: Path) -> None:
         pass
 
 
-def test_it_goes_with_its_parent_when_told_so(own: Path) -> None:
+def test_ctrl_c_while_it_is_being_imported_ends_it_without_a_word(own: Path) -> None:
+    run = Run(own)
+    try:
+        until(lambda: "_pydantic_core" in Path(f"/proc/{run.process.pid}/maps").read_text())
+        assert run.stop(signal.SIGINT) == -signal.SIGINT
+        assert run.said() == ""
+    finally:
+        run.end()
+
+
+def test_it_goes_with_its_parent_when_told_so(prepared: Path) -> None:
     """As under make, which does not hand every signal on."""
     port = free_port()
     command = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
     with subprocess.Popen(
         [*command, sys.executable, "-m", "reos", "run", "--with-parent"],
-        cwd=own,
+        cwd=prepared,
         env=environment(PORT=port, SEED_DEMO=0, WORKERS=1),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -219,7 +246,7 @@ def test_it_goes_with_its_parent_when_told_so(own: Path) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200
+        return http_get(url).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -227,14 +254,14 @@ def _answers(url: str) -> bool:
 # --- settings and mistakes -------------------------------------------------------------------------------------
 
 
-def test_settings_come_from_the_file_and_the_environment_wins(own: Path) -> None:
+def test_settings_come_from_the_file_and_the_environment_wins(prepared: Path) -> None:
     port = free_port()
-    (own / ".env").write_text(f"PORT={port}\nSEED_DEMO=false\nSMTP_FROM_NAME=From the file\nDATA_DIR=elsewhere\n")
-    refused = reos(own, "run", PORT="none")
+    (prepared / ".env").write_text(f"PORT={port}\nSEED_DEMO=false\nSMTP_FROM_NAME=From the file\nDATA_DIR=elsewhere\n")
+    refused = reos(prepared, "run", PORT="none")
     assert (refused.returncode, refused.stderr.startswith("PORT: ")) == (2, True)
-    with running(own, PORT=port, DATA_DIR=own / ".reos") as run:
+    with running(prepared, PORT=port, DATA_DIR=prepared / ".reos") as run:
         assert demo.LOGINS[0][1] not in run.wait_announced()
-    assert not (own / "elsewhere").exists()
+    assert not (prepared / "elsewhere").exists()
 
 
 @pytest.mark.parametrize(
@@ -281,10 +308,8 @@ def test_an_admin_is_made_from_the_command_line(run: Run, directory: Path) -> No
     assert joined.stdout == "second@example.org is an Admin of New Homes.\n", joined.stderr
     accounts = []
     for email, password in (("root@example.org", "Long-enough-1"), ("second@example.org", "Long-enough-2")):
-        answer = httpx.post(f"{run.url}/api/v1/auth/login", json={"email": email, "password": password}).json()
-        me = httpx.get(
-            f"{run.url}/api/v1/auth/me", headers={"Authorization": f"Bearer {answer['access_token']}"}
-        ).json()
+        answer = http_post(f"{run.url}/api/v1/auth/login", json={"email": email, "password": password}).json()
+        me = http_get(f"{run.url}/api/v1/auth/me", headers={"Authorization": f"Bearer {answer['access_token']}"}).json()
         assert me["is_verified"]
         assert [role["name"] for role in me["roles"]] == ["Admin"]
         accounts.append(me["organization"])

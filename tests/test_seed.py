@@ -286,6 +286,7 @@ async def test_a_second_time_changes_nothing(seeded: Api) -> None:
     assert len(list((seeded.settings.data_dir / "files").rglob("*"))) == files
 
 
+@pytest.mark.slow
 async def test_of_two_seeders_one_loads(fresh_database: TestDatabase, tmp_path: Path) -> None:
     async with served_api(fresh_database, tmp_path) as api:
         done = await asyncio.gather(*(seed(api.settings) for _ in range(3)))

@@ -23,7 +23,7 @@ from reos.schemas.properties import PropertyStatus, PropertyType
 from reos.seed import scale
 from reos.seed.scale import Scale
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SCALE = Scale(2, 600)
 DEALS = 240  # of each organisation

@@ -20,7 +20,7 @@ import pytest
 
 from reos import server
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SCRIPT = Path(__file__).parent / "standin_server.py"
 

@@ -61,7 +61,7 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=20, verify=False) as client:
         yield client
 
 
@@ -530,7 +530,7 @@ async def test_the_streams_end_cleanly_when_the_service_stops(
 async def test_a_draining_service_takes_no_new_streams(settings: Settings, auth: dict[str, str]) -> None:
     async with (
         serving(settings) as draining,
-        httpx.AsyncClient(base_url=draining.url) as http,
+        httpx.AsyncClient(base_url=draining.url, verify=False) as http,
         connected(draining.url, auth) as client,
     ):
         await client.next()

@@ -158,6 +158,7 @@ async def test_a_rolled_back_change_sends_nothing(local: Api, receiver: Receiver
     assert (await admin.get(f"/webhooks/{webhook['id']}/deliveries"))["total"] == 0
 
 
+@pytest.mark.slow
 async def test_failures_are_tried_again_under_the_same_id(local: Api, receiver: Receiver) -> None:
     admin = await local.register()
     webhook = await subscribe(admin, receiver)

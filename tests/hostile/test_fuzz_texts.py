@@ -28,7 +28,7 @@ from reos.schemas.common import Text
 from reos.schemas.merge_fields import MERGE_FIELDS, MergeFieldError, parse
 from reos.settings import Settings, SettingsError, load_settings
 
-pytestmark = [pytest.mark.unit, pytest.mark.property]
+pytestmark = [pytest.mark.unit, pytest.mark.property, pytest.mark.slow]
 
 # --- the template engine -----------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from reos.errors import InvalidInputError, InvalidTokenError, TokenExpiredError
 from reos.integrations import tracking
 from reos.settings import Settings
 
-pytestmark = [pytest.mark.unit, pytest.mark.property, pytest.mark.auth]
+pytestmark = [pytest.mark.unit, pytest.mark.property, pytest.mark.auth, pytest.mark.slow]
 
 SECRET = "a secret of more than thirty-two bytes"
 SETTINGS = Settings(_env_file=None, jwt_secret_key=SECRET)  # type: ignore[call-arg]

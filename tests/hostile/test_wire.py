@@ -41,7 +41,7 @@ async def api(database: TestDatabase, tmp_path_factory: pytest.TempPathFactory) 
     settings = make_settings(database.dsn, tmp_path_factory.mktemp("data"), bounce_secret=SECRET)
     async with (
         serving(settings, DeadlineProtocol) as served,
-        httpx.AsyncClient(base_url=served.url, timeout=30) as http,
+        httpx.AsyncClient(base_url=served.url, timeout=30, verify=False) as http,
     ):
         yield Api(served.app, served.url, http, settings, served.app.ctx.context, database.owner_dsn)
 
