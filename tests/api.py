@@ -168,7 +168,8 @@ async def served_api(database: TestDatabase, data_dir: Path, **overrides: Any) -
     settings = make_settings(database.dsn, data_dir, **overrides)
     async with serving(settings) as served:
         # Without TLS there is nothing to verify, and loading the certificates takes longer than most tests.
-        limits = httpx.Limits(max_connections=200)
+        # Before each request the pool looks at every connection that it keeps.
+        limits = httpx.Limits(max_connections=200, max_keepalive_connections=10)
         async with httpx.AsyncClient(base_url=served.url, timeout=30, verify=False, limits=limits) as http:
             yield Api(served.app, served.url, http, settings, served.app.ctx.context, database.owner_dsn)
 
