@@ -20,7 +20,7 @@ import asyncpg
 import documented
 import httpx
 from conftest import TestDatabase
-from event_streams import Account, add_user, as_owner, make_settings, register, serving
+from event_streams import Account, add_user, make_settings, register, serving
 from sanic import Sanic
 
 from reos.context import Context
@@ -104,6 +104,7 @@ class Api:
     settings: Settings
     context: Context
     owner_dsn: str
+    owner: asyncpg.Pool
 
     @property
     def database(self) -> Database:
@@ -135,21 +136,16 @@ class Api:
             "  select $1, role.id, p.id from role, permissions p where p.name = any($3))"
             " insert into user_roles (organization_id, user_id, role_id) select $1, $2, id from role"
         )
-        await as_owner(self.owner_dsn, statement, admin.organization_id, member.user_id, permissions)
+        await self.value(statement, admin.organization_id, member.user_id, permissions)
         return member
 
     async def fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:
         """Rows as the owner of all tables sees them."""
-        conn = await asyncpg.connect(self.owner_dsn)
-        try:
-            await conn.execute("set role reos_owner")
-            return list(await conn.fetch(statement, *args))
-        finally:
-            await conn.close()
+        return list(await self.owner.fetch(statement, *args))
 
     async def value(self, statement: str, *args: Any) -> Any:
-        """One value as the owner of all tables sees it."""
-        return await as_owner(self.owner_dsn, statement, *args)
+        """Do what the service may not, such as moving times. The first value of the result."""
+        return await self.owner.fetchval(statement, *args)
 
     async def audits(self, client: Client) -> list[asyncpg.Record]:
         """The organisation's audit rows, oldest first."""
@@ -163,15 +159,24 @@ class Api:
 
 
 @asynccontextmanager
-async def served_api(database: TestDatabase, data_dir: Path, **overrides: Any) -> AsyncIterator[Api]:
+async def served_api(
+    database: TestDatabase, data_dir: Path, protocol: type | None = None, **overrides: Any
+) -> AsyncIterator[Api]:
     """An app on a database, without rate limits unless `overrides` (settings) set some."""
     settings = make_settings(database.dsn, data_dir, **overrides)
-    async with serving(settings) as served:
+    async with serving(settings, protocol) as served:
         # Without TLS there is nothing to verify, and loading the certificates takes longer than most tests.
         # Before each request the pool looks at every connection that it keeps.
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=10)
-        async with httpx.AsyncClient(base_url=served.url, timeout=30, verify=False, limits=limits) as http:
-            yield Api(served.app, served.url, http, settings, served.app.ctx.context, database.owner_dsn)
+        async with (
+            httpx.AsyncClient(base_url=served.url, timeout=30, verify=False, limits=limits) as http,
+            asyncpg.create_pool(database.owner_dsn, min_size=0, max_size=4, init=_become_owner) as owner,
+        ):
+            yield Api(served.app, served.url, http, settings, served.app.ctx.context, database.owner_dsn, owner)
+
+
+async def _become_owner(conn: asyncpg.Connection) -> None:
+    await conn.execute("set role reos_owner")
 
 
 __all__ = ["Account", "Api", "Client", "served_api"]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from api import Api, Client, served_api
 from conftest import TestDatabase
-from event_streams import as_owner, until
+from event_streams import until
 from job_queue import running_worker
 
 from reos.auth import login as login_module
@@ -197,7 +197,7 @@ async def test_a_lock_runs_out_and_the_count_with_it(api: Api) -> None:
         await person.try_password()
     moved = "update login_attempts set {0} = {0} - interval '16 minutes'"
     for column in ("last_failure_at", "next_try_at", "locked_until"):
-        await as_owner(api.owner_dsn, moved.format(column))
+        await api.value(moved.format(column))
     assert (await person.try_password()).status_code == 401
     assert (await person.log_in()).user["is_locked"] is False
 
@@ -291,7 +291,7 @@ async def test_a_session_has_an_end_that_no_refresh_moves(api: Api) -> None:
     left = "select extract(epoch from expires_at - now()) / 86400 from sessions where user_id = $1"
     assert 6.9 < await api.value(left, person.user["id"]) < 7.1
     moved = "update sessions set created_at = now() - interval '29 days' where user_id = $1"
-    await as_owner(api.owner_dsn, moved, person.user["id"])
+    await api.value(moved, person.user["id"])
     assert (await refresh(api, person.refresh_token)).status_code == 200
     assert 0.9 < await api.value(left, person.user["id"]) < 1.1
 
@@ -310,7 +310,7 @@ async def test_the_token_before_is_forgiven_for_ten_seconds_only(api: Api) -> No
     second = (await refresh(api, person.refresh_token)).json()["refresh_token"]
     assert (await refresh(api, person.refresh_token)).json()["refresh_token"] == second
     later = "update sessions set rotated_at = rotated_at - interval '11 seconds' where user_id = $1"
-    await as_owner(api.owner_dsn, later, person.user["id"])
+    await api.value(later, person.user["id"])
     assert (await refresh(api, person.refresh_token)).status_code == 401
     assert (await refresh(api, second)).status_code == 401
 
@@ -365,14 +365,14 @@ async def test_a_lost_permission_is_403_with_the_next_request(api: Api) -> None:
     admin = await api.register()
     agent = await api.add_user(admin, "Agent")
     await agent.get("/properties")
-    await as_owner(api.owner_dsn, "delete from user_roles where user_id = $1", agent.user_id)
+    await api.value("delete from user_roles where user_id = $1", agent.user_id)
     error = await agent.error("GET", "/properties", status=403)
     assert error["details"]["required_permission"] == "property:read"
 
 
 async def test_a_deactivated_user_is_401_with_the_next_request(api: Api) -> None:
     person = await sign_up(api)
-    await as_owner(api.owner_dsn, "update users set is_active = false where id = $1", person.user["id"])
+    await api.value("update users set is_active = false where id = $1", person.user["id"])
     await person.client.get("/auth/me", status=401)
     assert (await refresh(api, person.refresh_token)).status_code == 401
     assert (await person.try_password(PASSWORD)).status_code == 401
@@ -511,7 +511,7 @@ async def test_a_reset_link_expires(api: Api, worker: None) -> None:
     person = await sign_up(api)
     await api.anonymous.post("/auth/password-reset-request", json={"email": person.email}, status=204)
     token = token_in(await mail_about(api, person.email, "Set a new password"))
-    await as_owner(api.owner_dsn, "update one_time_tokens set expires_at = now() where user_id = $1", person.user["id"])
+    await api.value("update one_time_tokens set expires_at = now() where user_id = $1", person.user["id"])
     body = {"token": token, "new_password": OTHER_PASSWORD}
     await api.anonymous.error("POST", "/auth/password-reset-confirm", json=body, status=400)
 
@@ -545,7 +545,7 @@ async def test_an_unverified_address_may_be_held_back(database: TestDatabase, tm
         await person.client.get("/auth/me")
         error = await person.client.error("GET", "/properties", status=403)
         assert error["type"] == "AuthorizationError"
-        await as_owner(strict.owner_dsn, "update users set is_verified = true where id = $1", person.user["id"])
+        await strict.value("update users set is_verified = true where id = $1", person.user["id"])
         await person.client.get("/properties")
 
 

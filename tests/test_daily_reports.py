@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from api import Api, Client
-from event_streams import as_owner, until
+from event_streams import until
 from job_queue import running_worker
 
 from reos.db import plain_transaction, tenant_transaction
@@ -58,7 +58,7 @@ async def test_only_who_wants_it_and_may_read_it_gets_it(api: Api) -> None:
     unasked = await api.add_user(admin, "Agent")
     may_not = await want(await api.add_user_with(admin, ["lead:read"]))
     gone = await want(await api.add_user(admin, "Agent"))
-    await as_owner(api.owner_dsn, "update users set is_active = false where id = $1", gone.user_id)
+    await api.value("update users set is_active = false where id = $1", gone.user_id)
     everybody = (admin, wants, unasked, may_not, gone)
     assert await due_at(api, utc(8), *everybody) == {wants.user_id}
 

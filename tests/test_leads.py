@@ -18,7 +18,7 @@ import pytest
 from api import Api, Client, served_api
 from conftest import TestDatabase
 from crm import add_property, audited, happened
-from event_streams import as_owner, connected, until
+from event_streams import connected, until
 from job_queue import running_worker
 from mail_sink import MailSink
 
@@ -414,8 +414,7 @@ async def test_averages_and_rates_are_rounded_half_up(api: Api) -> None:
 
 async def test_more_hits_than_the_index_drives_are_listed_too(api: Api) -> None:
     admin = await api.register()
-    await as_owner(
-        api.owner_dsn,
+    await api.value(
         "insert into leads (organization_id, first_name, last_name, source, email)"
         " select $1, 'First', 'Last' || n, 'other', 'person' || n || '@example.com' from generate_series(1, 1500) n",
         admin.organization_id,
@@ -526,7 +525,7 @@ async def test_bad_assignments(api: Api) -> None:
     admin, stranger = await api.register(), await api.register()
     agent = await api.add_user(admin, "Agent")
     gone = await api.add_user(admin, "Agent")
-    await as_owner(api.owner_dsn, "update users set is_active = false where id = $1", gone.user_id)
+    await api.value("update users set is_active = false where id = $1", gone.user_id)
     path = f"/leads/{(await create(admin))['id']}/assign"
     for user_id in (stranger.user_id, gone.user_id, 2**62):
         for field in ("user_id", "assigned_to"):

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from api import Api, Client
-from event_streams import as_owner
 from job_queue import running_worker, until
 from test_properties import LISTING
 
@@ -42,7 +41,7 @@ async def status_of(api: Api, job_id: int) -> str:
 
 async def age(api: Api, table: str, row_id: int, column: str = "deleted_at", days: int = 91) -> None:
     statement = f"update {table} set {column} = {column} - make_interval(days => $2) where id = $1"
-    await as_owner(api.owner_dsn, statement, row_id, days)
+    await api.value(statement, row_id, days)
 
 
 async def ids_in(api: Api, client: Client, table: str) -> set[int]:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from api import Api, Client, served_api
 from conftest import TestDatabase
-from event_streams import as_owner, until
+from event_streams import until
 from job_queue import running_worker
 from test_properties import LISTING
 from webhook_receiver import Receiver, is_signed, receiving
@@ -217,7 +217,7 @@ async def test_failing_for_days_switches_the_webhook_off(local: Api, receiver: R
     webhook = await subscribe(admin, receiver)
     receiver.answer = lambda _: web.Response(status=500)
     statement = "update webhook_endpoints set failing_since = now() - interval '6 days' where id = $1"
-    await as_owner(local.owner_dsn, statement, webhook["id"])
+    await local.value(statement, webhook["id"])
     await admin.post("/properties", json=LISTING)
     await delivery_of(local, admin, webhook, "failed")
     after = await admin.get(f"/webhooks/{webhook['id']}")
@@ -278,7 +278,7 @@ async def test_while_the_secret_is_rotated_both_count(local: Api, receiver: Rece
     assert is_signed(rotated["secret"], headers, body, 0)
     assert is_signed(webhook["secret"], headers, body, 1)
     statement = "update webhook_secrets set previous_until = now() where webhook_endpoint_id = $1"
-    await as_owner(local.owner_dsn, statement, webhook["id"])
+    await local.value(statement, webhook["id"])
     await admin.post(f"/webhooks/{webhook['id']}/test", status=200)
     assert len(receiver.requests[-1][1]["webhook-signature"].split(" ")) == 1
 

@@ -14,11 +14,9 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
-from api import Api, Client
+from api import Api, Client, served_api
 from conftest import TestDatabase
-from event_streams import make_settings, serving
 from fuzzing import fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -38,12 +36,8 @@ ANSWER_SECONDS = 20
 @pytest.fixture(scope="module")
 async def api(database: TestDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
     """The app on the protocol that it is served on, which the other tests leave out."""
-    settings = make_settings(database.dsn, tmp_path_factory.mktemp("data"), bounce_secret=SECRET)
-    async with (
-        serving(settings, DeadlineProtocol) as served,
-        httpx.AsyncClient(base_url=served.url, timeout=30, verify=False) as http,
-    ):
-        yield Api(served.app, served.url, http, settings, served.app.ctx.context, database.owner_dsn)
+    async with served_api(database, tmp_path_factory.mktemp("data"), DeadlineProtocol, bounce_secret=SECRET) as api:
+        yield api
 
 
 @pytest.fixture(scope="module")
