@@ -29,6 +29,7 @@ def _restore_logging() -> Iterator[None]:
     """Leave logging as it was, for the tests after these."""
     handlers, level = logging.root.handlers[:], logging.root.level
     levels = {name: logging.getLogger(name).level for name in log._QUIET}
+    claimed = set(log._claimed)
     yield
     logger.remove()
     logger.configure(extra={}, patcher=lambda record: None)
@@ -38,6 +39,8 @@ def _restore_logging() -> Iterator[None]:
         logging.getLogger(name).setLevel(former)
     logging.captureWarnings(capture=False)
     log.set_context()
+    for path in set(log._claimed) - claimed:
+        log._claimed.pop(path).close()
 
 
 @pytest.fixture
