@@ -158,9 +158,11 @@ def mail_twice(evidence: Evidence) -> Evidence:
 
 
 def mail_lost(evidence: Evidence) -> Evidence:
-    sent = {row["address"] for row in evidence.tables["campaign_recipients"] if row["status"] == "sent"}
+    subjects = {row["id"]: row["subject"] for row in evidence.tables["campaigns"]}
+    recipients = evidence.tables["campaign_recipients"]
+    sent = {(subjects[row["campaign_id"]], row["address"]) for row in recipients if row["status"] == "sent"}
     mails = list(evidence.mails)
-    del mails[next(place for place, mail in enumerate(mails) if b"Campaign c" in mail.raw and mail.recipient in sent)]
+    del mails[next(n for n, mail in enumerate(mails) if (str(mail.message["Subject"]), mail.recipient) in sent)]
     return replace(evidence, mails=mails)
 
 
