@@ -41,15 +41,17 @@ async def database_pool(database: TestDatabase, tmp_path: Path) -> AsyncIterator
     await pool.close()
 
 
-async def until_quick(run: Callable[[Service], Awaitable[Any]], start: Callable[[], Any]) -> Any:
+async def until_quick(
+    run: Callable[[Service], Awaitable[Any]], start: Callable[[], Any], late: Callable[[Any], float] = lambda _: 0.0
+) -> Any:
     """What a run on a service of its own shows; another one when somebody had to wait, since all may be slow for once.
 
-    Fails when that is so each time.
+    `late` says by how many seconds the last answer came too late. Fails when somebody had to wait each time.
     """
     for _ in range(TRIES):
         with start() as service:
             result = await run(service)
-        if result.probe.slowest < SECOND:
+        if max(result.probe.slowest, late(result)) < SECOND:
             return result
     pytest.fail("\n".join(result.lines()))
 
@@ -85,16 +87,15 @@ async def test_a_pool_without_a_free_connection_refuses_in_time_and_recovers(
     result = await until_quick(
         lambda service: pool.run(service, database_pool, number),
         lambda: serving(database.dsn, database.owner_dsn, tmp_path, constants=constants),
+        late=lambda result: max(result.recovered, max(answer.seconds for answer in result.refused) - wait),
     )
     assert Counter(answer.status for answer in result.refused) == {503: number - POOL}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in result.refused)
     assert all(answer.error == "DatabaseError" for answer in result.refused)
-    assert max(answer.seconds for answer in result.refused) < wait + SECOND
     # Some were refused at once, since all places were taken.
     assert min(answer.seconds for answer in result.refused) < wait / 2
     assert result.ready.status == 503
     assert {answer.status for answer in result.granted} == {200}
-    assert result.recovered < SECOND
     assert set(result.probe.statuses["/live"]) == {200}
 
 
