@@ -5,6 +5,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 ARGS ?=
 
+# Each of the many processes would otherwise compile the source anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run dev test check coverage bench faults load hostile demo reset lock audit
 
 run: .venv/run.stamp ## the service with all its parts, on http://127.0.0.1:8000
