@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reos.db import Connection, fetch_all
+from reos.db import Connection, fetch_value
 from reos.queries.listing import contains_pattern, lower
 from reos.sql import Statement
 
@@ -34,9 +34,9 @@ async def search_filters(conn: Connection, statement: Statement, search: str) ->
     indexed = [contains_pattern(word) for word in known]
     others = [contains_pattern(word) for word in words if not _TRIGRAM.search(word)]
     if indexed:
-        hits = await fetch_all(conn, statement, _index_patterns(known) + indexed, MAX_HITS + 1)
+        hits = await fetch_value(conn, statement, _index_patterns(known) + indexed, MAX_HITS + 1)
         if len(hits) <= MAX_HITS:
-            filters: dict[str, tuple[Any, ...]] = {"ids": ([row["id"] for row in hits],)}
+            filters: dict[str, tuple[Any, ...]] = {"ids": (hits,)}
             return filters | ({"words": (others,)} if others else {})
     return {"words": (indexed + others,)}
 

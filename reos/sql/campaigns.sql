@@ -77,9 +77,9 @@ select c.id as campaign_id, f.storage_key, f.content_type, f.size_bytes
 from campaigns c join stored_files f on f.organization_id = c.organization_id and f.id = c.export_file_id
 where c.id = $1 and c.deleted_at is null and not f.is_pending
 
--- name: search_campaign_ids :many
+-- name: search_campaign_ids :value
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
-select search_campaign_ids($1, $2) as id
+select array(select search_campaign_ids($1, $2))
 
 -- name: get_campaign_stats :one
 -- One scan, grouped by both enumerations; the counts are summed up along each.

@@ -102,9 +102,9 @@ update deals set deleted_at = clock_timestamp(), updated_at = clock_timestamp() 
 update deals d set deleted_at = null, updated_at = clock_timestamp() where d.id = $1 and d.deleted_at is not null
 returning {deal_columns}
 
--- name: search_deal_ids :many
+-- name: search_deal_ids :value
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
-select search_deal_ids($1, $2) as id
+select array(select search_deal_ids($1, $2))
 
 -- name: get_deal_stats :one
 -- One scan; the groups are few.

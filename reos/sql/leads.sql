@@ -54,9 +54,9 @@ update leads set deleted_at = clock_timestamp(), updated_at = clock_timestamp() 
 update leads l set deleted_at = null, updated_at = clock_timestamp() where l.id = $1 and l.deleted_at is not null
 returning {lead_columns}
 
--- name: search_lead_ids :many
+-- name: search_lead_ids :value
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
-select search_lead_ids($1, $2) as id
+select array(select search_lead_ids($1, $2))
 
 -- name: get_lead_stats :one
 -- One scan, grouped by both enumerations; the counts are summed up along each.

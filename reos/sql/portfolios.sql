@@ -61,9 +61,9 @@ delete from portfolio_properties m using properties p
 where m.portfolio_id = $1 and m.property_id = $2 and p.id = m.property_id and p.deleted_at is null
 returning m.property_id
 
--- name: search_portfolio_ids :many
+-- name: search_portfolio_ids :value
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
-select search_portfolio_ids($1, $2) as id
+select array(select search_portfolio_ids($1, $2))
 
 -- name: get_portfolio_stats :one
 -- A property counts in each portfolio that it is in, so that the portfolios' own sums add up to these.

@@ -88,9 +88,9 @@ select id from properties where id = any($1::bigint[]) and deleted_at is null
 select {property_columns} from portfolio_properties m join properties p on p.id = m.property_id and p.deleted_at is null
 where m.portfolio_id = $1 order by p.id
 
--- name: search_property_ids :many
+-- name: search_property_ids :value
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
-select search_property_ids($1, $2) as id
+select array(select search_property_ids($1, $2))
 
 -- name: image_columns :fragment
 i.id, i.property_id, i.url, i.file_id, i.thumbnail_file_id, i.title, i.description, i."order", i.is_primary,

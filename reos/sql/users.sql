@@ -50,6 +50,6 @@ insert into user_roles (organization_id, user_id, role_id)
 select current_organization_id(), $1, role_id from unnest($2::bigint[]) role_id
 on conflict do nothing
 
--- name: search_user_ids :many
+-- name: search_user_ids :value
 -- The hits of the trigram index, up to the limit; row security would keep the index out of a plain query.
-select search_user_ids($1, $2) as id
+select array(select search_user_ids($1, $2))
