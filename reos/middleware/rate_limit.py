@@ -275,7 +275,8 @@ class RateLimiter:
         # If the statement fails, the returned reserve stays counted: too few may pass then, never too many.
         returned = client.drop_reserve()
         now = time.monotonic()
-        comes_again = wanted > 1 or now - client.seen_at < HOLD_SECONDS
+        # Who has gone on for a while may pause for longer.
+        comes_again = wanted > 1 or now - client.seen_at < max(HOLD_SECONDS, client.hold / 2)
         client.seen_at = now
         client.hold = min(max(2 * client.hold, HOLD_SECONDS), LONGEST_HOLD_SECONDS) if comes_again else 0.0
         hold = timedelta(seconds=client.hold) if client.hold else None
