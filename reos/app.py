@@ -18,7 +18,6 @@ from reos.middleware import cors, errors, requests
 from reos.middleware.bodies import MULTIPART_OVERHEAD
 from reos.middleware.endpoint import ENDPOINTS
 from reos.middleware.rate_limit import RateLimiter
-from reos.middleware.redis_counter import connect, make_counter
 from reos.scrape import Scraper
 from reos.settings import Settings
 
@@ -64,8 +63,14 @@ async def open_parts(app: Sanic) -> None:
     """Connect to what the service needs. Raises when Postgres cannot be reached."""
     settings: Settings = app.ctx.settings
     database = await Database.connect(settings)
-    redis = connect(settings)
-    limiter = RateLimiter(database, settings, make_counter(redis, database, settings))
+    redis = counter = None
+    if settings.redis_url:
+        # Only whoever uses it pays the time and memory that its library takes.
+        from reos.middleware import redis_counter
+
+        redis = redis_counter.connect(settings)
+        counter = redis_counter.make_counter(redis, database, settings)
+    limiter = RateLimiter(database, settings, counter)
     await limiter.start()
     hub = Hub(settings, database)
     await hub.start()

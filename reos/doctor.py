@@ -30,7 +30,7 @@ from reos.errors import ReosError
 from reos.integrations.email import SmtpMailer
 from reos.integrations.sms import make_texter
 from reos.integrations.storage import make_storage
-from reos.middleware.redis_counter import check_redis, connect
+from reos.middleware.redis_counter import connect
 from reos.migrate import MigrationError
 from reos.settings import Settings, SettingsError
 
@@ -337,7 +337,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     async def check() -> None:
         client = connect(settings)
         try:
-            await check_redis(client)
+            await client.ping()
         finally:
             await client.aclose()
 

@@ -16,7 +16,6 @@ from sanic import Blueprint, HTTPResponse, Request
 import reos
 from reos import encoding
 from reos.context import Context
-from reos.middleware.redis_counter import check_redis
 from reos.queries import health as queries
 
 bp = Blueprint("health")
@@ -140,7 +139,8 @@ async def _storage(context: Context) -> tuple[str, Details]:
 
 
 async def _redis(context: Context) -> tuple[str, Details]:
-    return "healthy", await check_redis(context.redis)
+    info = await context.redis.info()
+    return "healthy", {name: info[name] for name in ("connected_clients", "used_memory_human")}
 
 
 async def _email(context: Context) -> tuple[str, Details]:

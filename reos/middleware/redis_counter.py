@@ -89,9 +89,7 @@ end
 
 
 def connect(settings: Settings) -> Any:
-    """A client of the configured Redis, or None. It connects at the first use, and again when it has to."""
-    if not settings.redis_url:
-        return None
+    """A client of the configured Redis. It connects at the first use, and again when it has to."""
     return Redis.from_url(
         settings.redis_url,
         socket_timeout=TIMEOUT_SECONDS,
@@ -102,18 +100,9 @@ def connect(settings: Settings) -> Any:
 
 
 def make_counter(redis: Any, database: Database, settings: Settings) -> Counter:
-    """Where requests are counted: in Postgres, or in Redis with Postgres to fall back upon."""
+    """Where requests are counted: in Redis, with Postgres to fall back upon."""
     limits = (settings.rate_limit_per_minute, settings.rate_limit_per_hour, settings.rate_limit_per_day)
-    postgres = PostgresCounter(database, limits)
-    if redis is None:
-        return postgres
-    return FallbackCounter(RedisCounter(redis, limits, secrets.randbits(63)), postgres)
-
-
-async def check_redis(redis: Any) -> dict[str, Any]:
-    """What /health shows of it. Raises when it is away."""
-    info = await redis.info()
-    return {name: info[name] for name in ("connected_clients", "used_memory_human")}
+    return FallbackCounter(RedisCounter(redis, limits, secrets.randbits(63)), PostgresCounter(database, limits))
 
 
 class RedisCounter:
