@@ -26,15 +26,15 @@ from tools.faults.driver import KINDS, plan
 from tools.faults.model import Write
 from tools.faults.run import Options, run, summary
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(420)]
 
 SEED = 17
-SECONDS = 25.0
+SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
 async def evidence() -> AsyncIterator[Evidence]:
-    """What a run of half a minute with each kind of fault has left."""
+    """What a run of a minute with each kind of fault has left."""
     options = Options(
         SEED, SECONDS, fault_pause=SECONDS / len(KINDS) / 1.1, organizations=2, clients=4, is_quick=True
     )  # fmt: skip
@@ -48,16 +48,17 @@ async def test_a_short_run_breaks_no_promise(evidence: Evidence) -> None:
     violations = check_all(evidence)
     assert not violations, "\n".join(f"{each.check}: {each.text[:1000]}" for each in violations[:20])
     model, tables = evidence.model, evidence.tables
-    assert {fault.kind for fault in model.faults} == set(KINDS), "each kind was tried"
-    assert sum(write.is_done for write in model.writes.values()) > 150
+    assert {fault.kind for fault in model.faults if fault.has_struck} == set(KINDS)
+    assert model.statuses["cut"], "clients were cut off"
     assert any(len(write.attempts) > 1 for write in model.writes.values())
     assert "sent" in {row["status"] for row in tables["campaign_recipients"]}
     assert tables["webhook_logs"]
     assert evidence.hooks
-    assert all(follower.got for follower in evidence.followers)
 
 
 # --- each check complains ----------------------------------------------------------------------------------------
+
+SETTLED = 40  # one of the leads that were made before the first fault
 
 Row = dict[str, Any]
 Wrong = Callable[[Evidence], Evidence]
@@ -149,6 +150,18 @@ def lose_connection(evidence: Evidence) -> Evidence:
     return replace(evidence, model=model)
 
 
+def fault_missed(evidence: Evidence) -> Evidence:
+    model = copy.copy(evidence.model)
+    model.faults = [replace(model.faults[0], has_struck=False), *model.faults[1:]]
+    return replace(evidence, model=model)
+
+
+def idle(evidence: Evidence) -> Evidence:
+    model = copy.copy(evidence.model)
+    model.writes = dict(itertools.islice(model.writes.items(), 100))
+    return replace(evidence, model=model)
+
+
 def campaign_mail(evidence: Evidence) -> int:
     return next(place for place, mail in enumerate(evidence.mails) if b"Subject: Campaign c" in mail.raw)
 
@@ -190,6 +203,10 @@ def portfolio_revalued(evidence: Evidence) -> Evidence:
     return replace(evidence, portfolios={portfolio_id: told | {"total_value": "0.01"}})
 
 
+def of_settled_write(row: Row) -> bool:
+    return bool(row["key"] == f"k{SETTLED}")
+
+
 def of_write(row: Row) -> bool:
     return bool((row["request_id"] or "").startswith("w") and row["action"] == "create" and row["resource_id"])
 
@@ -207,14 +224,17 @@ def tenant_job(row: Row) -> bool:
 
 
 WRONGS: list[tuple[str, str, Wrong]] = [
+    ("run", "a fault that struck at nothing", fault_missed),
+    ("run", "nobody does anything", idle),
+    ("run", "a reader of nothing", with_got(list.clear)),
     ("answers", "a connection lost where nobody was killed", lose_connection),
     ("answers", "a write without an answer", with_write(is_kind("lead.create"), status=None)),
     ("writes", "an acknowledged write that was lost", missing("audit_logs", of_write)),
     ("writes", "a write done by two attempts",
-     doubled("audit_logs", of_write, request_id="w40-77")),
+     doubled("audit_logs", of_write, request_id=f"w{SETTLED}-77")),
     ("writes", "a refused write that was done", with_write(is_kind("property.update"), status=409)),
-    ("keys", "an answer that was not kept", missing("idempotency_keys", lambda r: r["status"] < 300)),
-    ("keys", "another answer than the first", edited("idempotency_keys", lambda r: r["body"], body=b"{}")),
+    ("keys", "an answer that was not kept", missing("idempotency_keys", of_settled_write)),
+    ("keys", "another answer than the first", edited("idempotency_keys", of_settled_write, body=b"{}")),
     ("rows", "a row that is gone", missing("properties")),
     ("contents", "a row that is gone", missing("leads")),
     ("contents", "a change that is gone", edited("properties", lambda r: r["description"], description="m0")),

@@ -49,6 +49,7 @@ COUNTERS = {
     "unknown_count": {"unknown"},
 }
 ENDS = {"sent", "failed", "suppressed", "unknown"}
+ENOUGH_WRITES = 150
 # What a write of this kind leaves in the audit log: action, and the resource's type.
 AUDITED = {
     "create": "create", "update": "update", "delete": "delete", "restore": "restore", "assign": "assign",
@@ -164,6 +165,21 @@ def _by(rows: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
     for row in rows:
         found[row[names[0]] if len(names) == 1 else tuple(row[name] for name in names)].append(row)
     return found
+
+
+# --- the run itself ----------------------------------------------------------------------------------------------
+
+
+def check_run(evidence: Evidence) -> Iterator[str]:
+    """Each fault has struck, and there was work for it to strike at: a run of nothing would break no promise."""
+    for fault in evidence.model.faults:
+        if not fault.has_struck:
+            yield f"{fault.kind} at {fault.began - evidence.model.began:.0f} s found nothing to strike at"
+    done = sum(write.is_done for write in evidence.model.writes.values())
+    if done < ENOUGH_WRITES:
+        yield f"only {done} writes were done"
+    if not all(follower.got for follower in evidence.followers):
+        yield "a reader of the event stream got nothing"
 
 
 # --- writes ------------------------------------------------------------------------------------------------------
@@ -703,6 +719,7 @@ def check_sessions(evidence: Evidence) -> Iterator[str]:
 
 
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
+    "run": check_run,
     "answers": check_answers,
     "writes": check_writes,
     "keys": check_keys,

@@ -1,6 +1,7 @@
 """What is done to the service: each kind of fault is a function; a seed says which comes when.
 
-A new kind is one function with a line in KINDS. It says what it does in `fault.text`, and has undone it when it ends.
+A new kind is one function with a line in KINDS. It says what it does in `fault.text`, sets `fault.has_struck` when it
+has done it, and has undone it when it ends.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tools.faults.service import AWAY, Service, until_ready
 from tools.faults.wire import Cut
 
 HELD_WRITES = 40  # more than the connections of all pools
+PATIENCE_SECONDS = 30.0  # for which a fault waits for something to strike at
 LOSS_SECONDS = 1.0  # after a server's death for which its clients may still find out
 
 
@@ -93,30 +95,36 @@ async def drive(scene: Scene, planned: list[Planned], say: Callable[[str], None]
 
 
 async def _carry_out(scene: Scene, step: Planned, say: Callable[[str], None]) -> None:
+    """One fault. While what it strikes at is not there (another fault has just ended it), it waits for it."""
     fault = Fault(step.kind, "", time.monotonic())
     scene.model.faults.append(fault)
-    try:
-        await KINDS[step.kind](scene, random.Random(step.seed), fault)  # noqa: S311
-    except AWAY as error:
-        fault.text += f" (came to nothing: {type(error).__name__})"
+    patience = fault.began + PATIENCE_SECONDS
+    while not fault.has_struck and time.monotonic() < patience:
+        fault.began = time.monotonic()
+        try:
+            await KINDS[step.kind](scene, random.Random(step.seed), fault)  # noqa: S311
+        except AWAY as error:
+            fault.text += f" (cut short: {type(error).__name__})"
+        if not fault.has_struck:
+            await asyncio.sleep(0.1)
     fault.ended = time.monotonic()
-    say(f"{step.kind:<18} {fault.text}")
+    say(f"{step.kind:<18} {fault.text if fault.has_struck else 'found nothing to strike at'}")
 
 
 def _signal(pid: int, signum: int) -> bool:
+    """Signal a process; whether it was still there."""
     with suppress(ProcessLookupError):
         os.kill(pid, signum)
         return True
     return False
 
 
-def _signal_one(kind: str, pids: list[int], signum: int, dice: random.Random, fault: Fault) -> bool:
-    """Signal one of the processes, if there is any; whether it was still there."""
-    if not pids:
-        return False
-    pid = dice.choice(pids)
-    fault.text = f"{kind} {pid}"
-    return _signal(pid, signum)
+def _signal_one(kind: str, pids: list[int], signum: int, dice: random.Random, fault: Fault) -> None:
+    """Signal one of the processes, if there is any."""
+    if pids:
+        pid = dice.choice(pids)
+        fault.text = f"{kind} {pid}"
+        fault.has_struck = _signal(pid, signum)
 
 
 # --- processes -------------------------------------------------------------------------------------------------
@@ -124,7 +132,8 @@ def _signal_one(kind: str, pids: list[int], signum: int, dice: random.Random, fa
 
 async def kill_server(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGKILL to a server process."""
-    fault.loses_connections = _signal_one("server process", scene.service.servers(), signal.SIGKILL, dice, fault)
+    _signal_one("server process", scene.service.servers(), signal.SIGKILL, dice, fault)
+    fault.loses_connections = fault.has_struck
 
 
 async def stop_server(scene: Scene, dice: random.Random, fault: Fault) -> None:
@@ -159,6 +168,7 @@ async def _freeze(pid: int, seconds: float, fault: Fault) -> None:
     fault.text = f"process {pid} for {seconds:.1f} s"
     try:
         if _signal(pid, signal.SIGSTOP):
+            fault.has_struck = True
             await asyncio.sleep(seconds)
     finally:
         _signal(pid, signal.SIGCONT)
@@ -166,7 +176,7 @@ async def _freeze(pid: int, seconds: float, fault: Fault) -> None:
 
 async def kill_everything(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGKILL to all processes at once, and a new start."""
-    fault.loses_connections = True
+    fault.has_struck = fault.loses_connections = True
     fault.text = "supervisor, servers, workers and Postgres"
     scene.service.kill_all()
     scene.service.launch()
@@ -179,15 +189,15 @@ async def kill_everything(scene: Scene, dice: random.Random, fault: Fault) -> No
 async def kill_postgres(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGKILL to the process that all others of Postgres come from."""
     if pid := scene.service.postgres():
-        _signal(pid, signal.SIGKILL)
         fault.text = f"process {pid}"
+        fault.has_struck = _signal(pid, signal.SIGKILL)
 
 
 async def kill_backend(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """SIGKILL to one connection's process, after which Postgres ends all others and recovers."""
     pid = await _some_backend(scene, dice)
-    _signal(pid, signal.SIGKILL)
     fault.text = f"process {pid}"
+    fault.has_struck = _signal(pid, signal.SIGKILL)
 
 
 async def freeze_backend(scene: Scene, dice: random.Random, fault: Fault) -> None:
@@ -197,14 +207,14 @@ async def freeze_backend(scene: Scene, dice: random.Random, fault: Fault) -> Non
 
 async def end_connections(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """Some of the service's connections are ended, as an administrator does."""
-    number = dice.randrange(1, 6)
-    fault.text = f"{number} connections"
-    await _query(
+    ended = await _query(
         scene,
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1 order by state, random() limit $2",
         "reos_service",
-        number,
+        dice.randrange(1, 6),
     )
+    fault.text = f"{len(ended)} connections"
+    fault.has_struck = bool(ended)
 
 
 async def end_listeners(scene: Scene, dice: random.Random, fault: Fault) -> None:
@@ -216,6 +226,7 @@ async def end_listeners(scene: Scene, dice: random.Random, fault: Fault) -> None
         "reos_service",
     )
     fault.text = f"{len(ended)} listening connections"
+    fault.has_struck = bool(ended)
 
 
 async def hold_locks(scene: Scene, dice: random.Random, fault: Fault) -> None:
@@ -227,6 +238,7 @@ async def hold_locks(scene: Scene, dice: random.Random, fault: Fault) -> None:
     try:
         async with conn.transaction():
             await conn.fetch("select from event_counters where organization_id = $1 for update", organization.id)
+            fault.has_struck = True
             users = [dice.choice(organization.users) for _ in range(HELD_WRITES)]
             writing = [asyncio.create_task(load.create_property(scene.clients, user)) for user in users]
             await asyncio.sleep(seconds)
@@ -262,12 +274,14 @@ async def cut_clients(scene: Scene, dice: random.Random, fault: Fault) -> None:
         is_early = dice.random() < 0.3
         scene.clients.cuts.append(Cut(dice.random() if is_early else None, dice.uniform(0, 0.05)))
     fault.text = f"{number} requests"
+    fault.has_struck = True
 
 
 async def crowd(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """Many clients at once."""
     number = dice.randrange(100, 300)
     fault.text = f"{number} requests at once"
+    fault.has_struck = True
     users = [user for organization in scene.model.organizations for user in organization.users]
     paths = ("/properties?page_size=20", "/leads?search=hop", "/analytics/dashboard", "/auth/me")
     await asyncio.gather(*(scene.clients.read(dice.choice(users), dice.choice(paths)) for _ in range(number)))
@@ -278,6 +292,7 @@ async def stop_mail(scene: Scene, dice: random.Random, fault: Fault) -> None:
     seconds = dice.uniform(0.5, 6)
     fault.text = f"for {seconds:.1f} s"
     await scene.open_sink.aclose()
+    fault.has_struck = True
     await asyncio.sleep(seconds)
     await scene.open_sink.enter_async_context(scene.sink)
 
@@ -286,7 +301,7 @@ async def cut_mail(scene: Scene, dice: random.Random, fault: Fault) -> None:
     """The mail server cuts its connections, with what has come in but is not answered."""
     seconds = dice.uniform(0.2, 1)
     fault.text = f"again and again for {seconds:.1f} s"
-    scene.sink.hang_up_after_data = True
+    scene.sink.hang_up_after_data = fault.has_struck = True
     await asyncio.sleep(seconds)
     scene.sink.hang_up()
     scene.sink.hang_up_after_data = False
@@ -297,6 +312,7 @@ async def stop_receiver(scene: Scene, dice: random.Random, fault: Fault) -> None
     seconds = dice.uniform(0.5, 6)
     fault.text = f"for {seconds:.1f} s"
     await scene.open_receiver.aclose()
+    fault.has_struck = True
     await asyncio.sleep(seconds)
     await scene.open_receiver.enter_async_context(receiving(scene.receiver))
 
@@ -306,6 +322,7 @@ async def fail_receiver(scene: Scene, dice: random.Random, fault: Fault) -> None
     seconds = dice.uniform(0.5, 6)
     fault.text = f"for {seconds:.1f} s"
     scene.receiver.answer = lambda _: web.Response(status=500)
+    fault.has_struck = True
     await asyncio.sleep(seconds)
     scene.receiver.answer = scene.receivers_answer
 

@@ -68,7 +68,28 @@ async def settle_in(clients: Clients, number: int, hook: str) -> Organization:
         clients.model.webhooks[made.content["id"]] = (organization, made.content["secret"], types)
     await asyncio.gather(*(create_lead(clients, clients.dice.choice(organization.users)) for _ in range(RECIPIENTS)))
     await asyncio.gather(*(create_property(clients, admin) for _ in range(10)))
+    await _do_everything_once(clients, organization)
     return organization
+
+
+async def _do_everything_once(clients: Clients, organization: Organization) -> None:
+    """What the checks compare, once before the first fault: else a slow machine's run may not come to it by chance."""
+    admin, _, agent = organization.users
+    leads, properties = organization.rows["lead"], organization.rows["property"]
+    for kind, row_id in (("property", properties[0]), ("lead", leads[0])):
+        path = f"{PATHS[kind]}/{row_id}"
+        await clients.write(admin, f"{kind}.update", "PUT", path, _change(clients, admin, kind))
+        await _change_if_same(clients, [admin], kind, row_id)
+    await clients.write(
+        admin, "lead.assign", "POST", f"/leads/{leads[1]}/assign", {"user_id": agent.id}, marked=None
+    )  # fmt: skip
+    deal = _deal(clients, admin, properties[1])
+    await clients.write(admin, "lead.convert", "POST", f"/leads/{leads[2]}/convert", deal, marked="notes")
+    await _close(clients, admin, properties[2])
+    body = {"name": "First houses", "property_ids": properties[:3]}
+    await clients.write(admin, "portfolio.create", "POST", "/portfolios", body)
+    await _send_campaign(clients, organization, admin)
+    await _log_in(clients, agent)
 
 
 async def _add_user(clients: Clients, admin: User, role: str, role_id: int) -> User:
@@ -175,11 +196,17 @@ async def change_what_was_read(clients: Clients, user: User) -> None:
     dice = clients.dice
     kind = dice.choice(tuple(PATHS))
     row_id = _pick(clients, user, kind)
-    if row_id is None or (found := await clients.get_row(user, kind, row_id, PATHS[kind])) is None:
+    if row_id is not None:
+        users = dice.sample(user.organization.users, dice.choice((1, 2, 3)))
+        await _change_if_same(clients, users, kind, row_id)
+
+
+async def _change_if_same(clients: Clients, users: list[User], kind: str, row_id: int) -> None:
+    found = await clients.get_row(users[0], kind, row_id, PATHS[kind])
+    if found is None:
         return
     tag, content = found
     path = f"{PATHS[kind]}/{row_id}"
-    users = dice.sample(user.organization.users, dice.choice((1, 2, 3)))
     await asyncio.gather(
         *(
             clients.write(
@@ -272,25 +299,32 @@ async def move_deal(clients: Clients, user: User) -> None:
 
 
 async def close_deal(clients: Clients, user: User) -> None:
-    """Through the stages to the closing, with what is booked then."""
+    """Through the stages to the closing, with what is booked then and mended now and then."""
     property_id = _pick(clients, user, "property")
     if property_id is None:
         return
+    for booked in await _close(clients, user, property_id):
+        if booked.is_done and clients.dice.random() < 0.3:
+            await _mend_transaction(clients, user, f"{booked.path}/{booked.content['id']}")
+
+
+async def _close(clients: Clients, user: User, property_id: int) -> list[Write]:
+    """A deal from its beginning to its end; the transactions booked on it."""
     deal = await clients.write(user, "deal.create", "POST", "/deals", _deal(clients, user, property_id))
     if not deal.is_done:
-        return
+        return []
     path = f"/deals/{deal.content['id']}"
     for stage in ("contract", "closing", "closed_won"):
         if clients.is_over:
-            return
+            return []
         await clients.write(user, "deal.update", "PATCH", path, {"stage": stage})
         await clients.rest(0.05)
+    booked = []
     for kind in ("commission", "expense"):
         amount = f"{clients.dice.randrange(1, 20_000)}.{clients.dice.randrange(100):02}"
         body = {"transaction_type": kind, "amount": amount, "transaction_date": "2026-01-15"}
-        booked = await clients.write(user, "transaction.create", "POST", f"{path}/transactions", body)
-        if booked.is_done and clients.dice.random() < 0.3:
-            await _mend_transaction(clients, user, f"{path}/transactions/{booked.content['id']}")
+        booked.append(await clients.write(user, "transaction.create", "POST", f"{path}/transactions", body))
+    return booked
 
 
 async def _mend_transaction(clients: Clients, user: User, path: str) -> None:
@@ -353,29 +387,33 @@ async def send_campaigns(clients: Clients, organization: Organization, pause: fl
     dice = clients.dice
     while await clients.rest(pause):
         user = dice.choice(organization.users[:2])
-        number = len(clients.model.writes) + 1
-        body = {
-            "name": f"Campaign {number}",
-            "campaign_type": "email",
-            "subject": f"Campaign c{organization.number}-{number} for you",
-            "content": "<p>Hello {{first_name}}, see {{property_address}}.</p>",
-        }
-        made = await clients.write(user, "campaign.create", "POST", "/campaigns", body)
-        if not made.is_done:
-            continue
-        campaign_id = made.content["id"]
-        clients.model.campaigns[campaign_id] = f"c{organization.number}-{number}"
-        chosen = {"lead_ids": dice.sample(organization.rows["lead"], min(RECIPIENTS, len(organization.rows["lead"])))}
-        path = f"/campaigns/{campaign_id}"
-        sent = await clients.write(
-            user, "campaign.send", "POST", f"{path}/send", chosen, times=dice.choice((1, 2)), marked=None
-        )
-        if sent.is_done and dice.random() < 0.3:
+        sent = await _send_campaign(clients, organization, user)
+        if sent is not None and sent.is_done and dice.random() < 0.3:
+            path = sent.path.removesuffix("/send")
             await clients.rest(1)
             await clients.write(user, "campaign.pause", "POST", f"{path}/pause")
             await clients.rest(1)
             what = dice.choice(("resume", "resume", "cancel"))
             await clients.write(user, f"campaign.{what}", "POST", f"{path}/{what}")
+
+
+async def _send_campaign(clients: Clients, organization: Organization, user: User) -> Write | None:
+    """A campaign with a mark in its subject, to some of the leads."""
+    number = len(clients.model.writes) + 1
+    body = {
+        "name": f"Campaign {number}",
+        "campaign_type": "email",
+        "subject": f"Campaign c{organization.number}-{number} for you",
+        "content": "<p>Hello {{first_name}}, see {{property_address}}.</p>",
+    }
+    made = await clients.write(user, "campaign.create", "POST", "/campaigns", body)
+    if not made.is_done:
+        return None
+    campaign_id, leads = made.content["id"], organization.rows["lead"]
+    clients.model.campaigns[campaign_id] = f"c{organization.number}-{number}"
+    chosen = {"lead_ids": clients.dice.sample(leads, min(RECIPIENTS, len(leads)))}
+    path, times = f"/campaigns/{campaign_id}/send", clients.dice.choice((1, 2))
+    return await clients.write(user, "campaign.send", "POST", path, chosen, times=times, marked=None)
 
 
 async def suppress_somebody(clients: Clients, organization: Organization) -> None:
@@ -392,19 +430,27 @@ async def suppress_somebody(clients: Clients, organization: Organization) -> Non
 async def come_and_go(clients: Clients, user: User, pause: float) -> None:
     """Log in, exchange the token a few times, log out; the token must be worth nothing at once, everywhere."""
     while await clients.rest(pause):
-        body = {"email": user.email, "password": user.password}
-        answer = await clients.post_plain(user, "/auth/login", body, token="")
-        if answer is None or answer.status != 200:
+        family = await _log_in(clients, user)
+        if family is None:
             continue
-        content = answer.json()
-        family = Family(user, session_of(content["access_token"]))
-        family.refresh_token, family.access_token = content["refresh_token"], content["access_token"]
-        clients.model.families.append(family)
         for _ in range(clients.dice.randrange(4)):
             if family.is_sure:  # Else the token may have been exchanged too long ago, by an answer that was lost.
                 await _refresh(clients, family)
         if family.is_sure and clients.dice.random() < 0.5:
             await _log_out(clients, family)
+
+
+async def _log_in(clients: Clients, user: User) -> Family | None:
+    """A new session; None when there was no answer."""
+    body = {"email": user.email, "password": user.password}
+    answer = await clients.post_plain(user, "/auth/login", body, token="")
+    if answer is None or answer.status != 200:
+        return None
+    content = answer.json()
+    family = Family(user, session_of(content["access_token"]))
+    family.refresh_token, family.access_token = content["refresh_token"], content["access_token"]
+    clients.model.families.append(family)
+    return family
 
 
 async def _refresh(clients: Clients, family: Family) -> None:

@@ -109,6 +109,7 @@ class Fault:
     text: str
     began: float
     ended: float | None = None
+    has_struck: bool = False  # there was something to do it to
     loses_connections: bool = False  # a server process was killed: what it had in its hands is gone
 
 
