@@ -19,6 +19,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIN_SECRET_BYTES = 32
 
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@,\s]+")
+_URL = re.compile(r"https?://[^/?#@\s]+(?:[/?#]\S*)?\Z")
+_ADDRESS = re.compile(r"[^@\s<>]+@[^@\s<>]+")
+
 
 class SettingsError(Exception):
     """A setting has a wrong value. The message is one sentence that names it."""
@@ -139,6 +143,15 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # A browser names itself by scheme, host and port alone; anything else would never be the same.
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError("must be * or origins such as https://app.example.com, with a comma between them")
+        return tuple(origin.lower() for origin in value)
+
     @field_validator("webhook_retry_seconds", mode="before")
     @classmethod
     def _split_seconds(cls, value: object) -> object:
@@ -173,9 +186,23 @@ class Settings(BaseSettings):
     @field_validator("public_url", "link_verify_email", "link_reset_password")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if value and not re.match(r"^https?://", value):
+        if value and not _URL.match(value):
             raise ValueError("must be an http:// or https:// URL")
         return value.rstrip("/")
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        if value and not _URL.match(value if "://" in value else f"https://{value}"):
+            raise ValueError("must be an http:// or https:// URL, or host:port")
+        return value
+
+    @field_validator("smtp_from_email")
+    @classmethod
+    def _check_sender(cls, value: str) -> str:
+        if not _ADDRESS.fullmatch(value):
+            raise ValueError("must be an email address")
+        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

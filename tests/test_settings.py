@@ -51,6 +51,13 @@ def test_the_example_holds_the_defaults() -> None:
         ("SMTP_TLS", "perhaps"),
         ("WEBHOOK_RETRY_SECONDS", "5,soon"),
         ("LOG_FORMAT", "xml"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com/"),
+        ("CORS_ORIGINS", "https://app.example.com,https://"),
+        ("PUBLIC_URL", "http://"),
+        ("LINK_RESET_PASSWORD", "https:///reset"),
+        ("SMTP_FROM_EMAIL", "nobody"),
+        ("S3_ENDPOINT", "not a host"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_names_the_setting(
@@ -93,3 +100,13 @@ def test_the_minio_names_are_understood(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_base_url_can_be_opened_from_the_machine_itself() -> None:
     assert Settings(host="0.0.0.0", port=8123).base_url == "http://127.0.0.1:8123"
     assert Settings(public_url="https://crm.example.org/").base_url == "https://crm.example.org"
+
+
+def test_origins_are_compared_as_browsers_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://App.Example.com, http://localhost:3000")
+    assert load_settings().cors_origins == ("https://app.example.com", "http://localhost:3000")
+
+
+def test_an_object_store_may_be_a_host_and_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_ENDPOINT", "minio:9000")
+    assert load_settings().s3_endpoint == "minio:9000"
