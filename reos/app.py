@@ -14,6 +14,7 @@ from reos.handlers import BLUEPRINTS
 from reos.integrations.email import SmtpMailer
 from reos.integrations.storage import make_storage
 from reos.integrations.webhooks import WebhookClient
+from reos.locks import SessionLocks
 from reos.middleware import cors, errors, requests
 from reos.middleware.bodies import MULTIPART_OVERHEAD
 from reos.middleware.endpoint import ENDPOINTS
@@ -72,7 +73,8 @@ async def open_parts(app: Sanic) -> None:
         counter = redis_counter.make_counter(redis, database, settings)
     limiter = RateLimiter(database, settings, counter)
     await limiter.start()
-    hub = Hub(settings, database)
+    locks = SessionLocks()
+    hub = Hub(settings, database, locks)
     await hub.start()
     replica = None
     if settings.db_replica_dsn:
@@ -89,6 +91,7 @@ async def open_parts(app: Sanic) -> None:
         limiter=limiter,
         storage=make_storage(settings),
         hub=hub,
+        locks=locks,
         webhooks=WebhookClient(allow_private=settings.webhook_allow_private),
         scraper=scraper,
         replica=replica,

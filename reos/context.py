@@ -8,6 +8,7 @@ from typing import Any
 from reos.auth.login_guard import LoginGuard
 from reos.auth.signing import Signer
 from reos.db import Database
+from reos.locks import SessionLocks
 from reos.settings import Settings
 
 
@@ -22,6 +23,7 @@ class Context:
     limiter: Any
     storage: Any
     hub: Any
+    locks: SessionLocks
     webhooks: Any
     scraper: Any
     replica: Database | None = None  # what reads_replica endpoints read

@@ -28,6 +28,7 @@ from loguru import logger
 from reos.auth.guard import Principal
 from reos.db import Database, Record, plain_transaction, prepare_connection, tenant_transaction
 from reos.errors import DatabaseError, OverloadedError, RateLimitExceededError
+from reos.locks import SessionLocks
 from reos.metrics import STREAM_LAG
 from reos.queries import events
 from reos.settings import Settings
@@ -78,10 +79,11 @@ class Feed:
 class Hub:
     """Feeds all event streams of a process. One a process; start it, and stop it before the pool."""
 
-    def __init__(self, settings: Settings, database: Database):
+    def __init__(self, settings: Settings, database: Database, locks: SessionLocks):
         self.is_listening = False
         self._dsn = settings.db_listen_dsn or settings.db_dsn
         self._database = database
+        self._locks = locks  # which are taken on the listening connection
         self._process_id = uuid4()
         self._feeds: dict[int, Feed] = {}
         self._of_users: Counter[tuple[int, int]] = Counter()
@@ -360,6 +362,7 @@ class Hub:
             await prepare_connection(conn)
             await conn.add_listener(CHANNEL, self._on_notification)
             self.is_listening = True
+            self._locks.use(conn)
             self._is_connected.set()
             self._check_wanted.set()
             while not lost.is_set():
@@ -367,11 +370,12 @@ class Hub:
                     async with asyncio.timeout(PROBE_SECONDS):
                         await lost.wait()
                 if not lost.is_set():
-                    async with asyncio.timeout(CONNECT_SECONDS):
+                    async with asyncio.timeout(CONNECT_SECONDS), self._locks.turn():
                         await events.probe(conn)
             logger.warning("Events: the listening connection is lost")
         finally:
             self.is_listening = False
+            self._locks.use(None)
             conn.terminate()
 
     def _on_notification(self, conn: Any, pid: int, channel: str, payload: object) -> None:

@@ -22,6 +22,7 @@ from reos.auth.guard import Principal
 from reos.db import Database, plain_transaction, tenant_transaction
 from reos.errors import OverloadedError, RateLimitExceededError
 from reos.events import Hub
+from reos.locks import SessionLocks
 from reos.queries import events as queries
 from reos.streams import Line, Message, Start, Stream, find_start
 
@@ -115,7 +116,7 @@ async def running_hub(dsn: str, **settings: Any) -> AsyncIterator[Hub]:
     """A hub with a pool of its own, as a process has it."""
     chosen = event_streams.make_settings(dsn, Path("unused"), **settings)
     database = await Database.connect(chosen)
-    hub = Hub(chosen, database)
+    hub = Hub(chosen, database, SessionLocks())
     await hub.start()
     try:
         yield hub

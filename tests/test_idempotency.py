@@ -16,6 +16,7 @@ from api import Api, Client, served_api
 from conftest import TestDatabase
 from event_streams import until
 from PIL import Image
+from webhook_receiver import receiving
 
 pytestmark = pytest.mark.integration
 
@@ -176,6 +177,48 @@ async def test_while_the_first_still_runs_the_second_is_409_at_once(api: Api) ->
         await conn.execute("rollback")
     assert (await first).status_code == 200
     assert is_replay(await admin.request("PUT", path, json={"price": 1}, headers=headers))
+
+
+async def test_what_is_done_between_transactions_is_done_once(
+    database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook's test goes out while no transaction is open; here and on another process the second one is refused."""
+    async with (
+        served_api(database, tmp_path, webhook_allow_private=True) as here,
+        served_api(database, tmp_path, webhook_allow_private=True) as there,
+        receiving() as receiver,
+    ):
+        admin = await here.register()
+        fields = {"url": receiver.url, "event_types": ["property.created"]}
+        path = f"/webhooks/{(await admin.post('/webhooks', json=fields))['id']}/test"
+        headers, receiver.gate = key(), asyncio.Event()
+        first = asyncio.create_task(admin.request("POST", path, headers=headers))
+
+        async def has_come() -> bool:
+            return bool(receiver.requests)
+
+        await until(has_come)
+        for api in (here, there):
+            error = await Client(api.http, admin.headers).error("POST", path, status=409, headers=headers)
+            assert error["type"] == "IdempotencyConflictError"
+        assert not first.done()
+        receiver.gate.set()
+        answer = await first
+        assert answer.status_code == 200
+        for api in (here, there):
+            again = await Client(api.http, admin.headers).request("POST", path, headers=headers)
+            assert (again.content, is_replay(again)) == (answer.content, True)
+        assert len(receiver.requests) == 1
+
+
+async def test_a_preparation_that_fails_leaves_the_key_unused(api: Api) -> None:
+    admin = await api.register()
+    path = f"/properties/{(await admin.post('/properties', json=LISTING))['id']}/images"
+    headers = key()
+    for _ in range(2):
+        await admin.error("POST", path, status=415, files={"file": ("a.png", b"GIF", "image/png")}, headers=headers)
+    right = {"file": ("a.png", picture(), "image/png")}
+    assert not is_replay(await admin.request("POST", path, files=right, headers=headers))
 
 
 # --- another request -------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ LAYERS = [
     ["db"],
     ["schemas"],
     ["queries"],
-    ["auth", "jobs", "integrations", "events", "streams", "scrape", "context"],
+    ["auth", "jobs", "integrations", "events", "locks", "streams", "scrape", "context"],
     ["handlers", "middleware", "openapi"],
     ["app"],
     ["server", "migrate", "embedded", "doctor", "rls", "reload", "seed", "admin", "__main__"],

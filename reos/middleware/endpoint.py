@@ -270,15 +270,21 @@ async def _attempt(endpoint: Endpoint, call: Call, ids: dict[str, int], body: Bo
     if endpoint.reads_replica and call.context.replica is not None:
         return await _attempt_on_replica(endpoint, call, ids, body)
     claim = idempotency.read_key(endpoint, call, body)
-    if endpoint.prepare:
+    if endpoint.prepare is None:
+        return await _carry_out(endpoint, call, claim, lambda: _arguments(endpoint, call, ids, body))
+    async with idempotency.alone(claim, call):
         arguments, kept = await _prepare(endpoint, call, ids, body, claim)
-        if kept is not None:
-            return kept
+        return kept if kept is not None else await _carry_out(endpoint, call, claim, lambda: arguments)
+
+
+async def _carry_out(
+    endpoint: Endpoint, call: Call, claim: idempotency.Claim | None, read_arguments: Callable[[], dict[str, Any]]
+) -> Answer:
+    """The transaction. The arguments are read in it, because it is what authorises."""
     try:
         async with call.context.database.transaction(_begin(endpoint, call)) as conn:
             call.connection = conn
-            if not endpoint.prepare:
-                arguments = _arguments(endpoint, call, ids, body)
+            arguments = read_arguments()
             if claim:
                 answer = await idempotency.answer_once(claim, call, lambda: _work(endpoint, call, arguments))
             else:

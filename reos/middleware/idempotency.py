@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,28 @@ async def answer_once(claim: Claim, call: Call, work: Callable[[], Awaitable[Ans
     return KeptAnswer(answer.status, body, answer.headers)
 
 
+@asynccontextmanager
+async def alone(claim: Claim | None, call: Call) -> AsyncIterator[None]:
+    """Be the only request with this key while work is done between transactions, whose own lock ends with them.
+
+    Raises IdempotencyConflictError while another one has it. That lock still decides whose work counts, should the
+    connection be lost on which this one is held.
+    """
+    if claim is None:
+        yield
+        return
+    principal = call.principal
+    scope = f"{principal.organization_id} {principal.user_id}" if principal else (claim.scope or b"").hex()
+    async with call.context.locks.hold(f"{scope} {claim.key}") as is_alone:
+        if not is_alone:
+            raise _in_flight()
+        yield
+
+
+def _in_flight() -> IdempotencyConflictError:
+    return IdempotencyConflictError(headers={"Retry-After": "1"})
+
+
 async def find_kept(claim: Claim, conn: Connection, call: Call) -> Answer | None:
     """The kept answer of an earlier request, before any work. Raises as `answer_once` does."""
     return await _claim(claim, call, conn)
@@ -101,7 +124,7 @@ async def _claim(claim: Claim, call: Call, conn: Connection) -> Answer | None:
         raise ValidationError.of("Idempotency-Key", "1 to 255 printable ASCII characters", "idempotency_key")
     row = await idempotency_keys.claim(conn, claim.scope, claim.key)
     if not row["is_claimed"]:
-        raise IdempotencyConflictError(headers={"Retry-After": "1"})
+        raise _in_flight()
     if row["fingerprint"] is None:
         return None
     if row["fingerprint"] != claim.fingerprint:
