@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from raw_http import RawAnswer, read_answer
 from running import Run, command_of, environment, free_port, home, http_get, http_post, is_gone, reos, running, until
 
 from reos import demo, server
@@ -154,8 +156,6 @@ def test_a_killed_database_comes_back(run: Run) -> None:
 
 
 def test_it_starts_again_and_stops_within_the_grace_period(prepared: Path) -> None:
-    with running(prepared, SEED_DEMO=0) as first:
-        assert first.stop() == 0
     with running(prepared, SEED_DEMO=0) as second:
         # What takes long is done once: a second start has nothing to set up.
         assert "Applied" not in second.said()
@@ -166,6 +166,56 @@ def test_it_starts_again_and_stops_within_the_grace_period(prepared: Path) -> No
         assert time.monotonic() - stopped_at < server.STOP_SECONDS
         assert all(map(is_gone, processes))
         assert "Traceback" not in second.said()
+
+
+async def test_a_stop_is_told_before_a_connection_is_refused_and_what_has_begun_ends(prepared: Path) -> None:
+    """A proxy that asks /ready hears of it in time: on a connection that it has as on a new one."""
+    body = b'{"email": "nobody@example.com", "password": "Wrong-horse-7"}'
+    head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with running(prepared, SEED_DEMO=0, WORKERS=1) as run:
+        begun, kept = await Wire.open(run.port), await Wire.open(run.port)
+        begun.writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:20])
+        assert (await kept.ask_ready()).status == 200
+        run.process.send_signal(signal.SIGTERM)
+        while (await ask_ready(run.port)).status == 200:
+            pass
+        answers = [await kept.ask_ready()]
+        with pytest.raises(ConnectionRefusedError):
+            while True:
+                answers.append(await ask_ready(run.port))
+        assert len(answers) > 1
+        for answer in answers:
+            told = (answer.status, answer.json(), answer.header("connection"))
+            assert told == (503, {"status": "draining"}, "close")
+        begun.writer.write(body[20:])
+        assert (await read_answer(begun.reader)).status == 401
+        assert run.process.wait(server.STOP_SECONDS) == 0
+        begun.writer.close()
+        kept.writer.close()
+
+
+@dataclass
+class Wire:
+    """A connection that is never opened again."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def open(cls, port: int) -> Wire:
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask_ready(self) -> RawAnswer:
+        self.writer.write(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        return await read_answer(self.reader)
+
+
+async def ask_ready(port: int) -> RawAnswer:
+    wire = await Wire.open(port)
+    try:
+        return await wire.ask_ready()
+    finally:
+        wire.writer.close()
 
 
 def test_without_demo_data_nobody_can_log_in(prepared: Path) -> None:
