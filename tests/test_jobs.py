@@ -413,18 +413,24 @@ async def test_the_job_of_a_killed_worker_runs_again_within_a_minute(queue: Queu
         job_ids = [await queue.defer("test_wait") for _ in range(8)]
         for job_id in job_ids:
             await queue.until_noted(f"wait {job_id} 1")
+        (worker_id,) = await queue.workers()
+        assert {(await queue.job(job_id))["worker_id"] for job_id in job_ids} == {worker_id}
         with worker_process(settings):
             await until(lambda: both_run(queue))
             process.kill()
-            await until(lambda: some_ran_again(queue, job_ids), timeout=60)
+            again = sorted(f"wait {job_id} 2" for job_id in job_ids)
+            await until(lambda: have_run_again(queue, again), timeout=60)
+            for job_id in job_ids:
+                assert (await queue.until(job_id, "succeeded"))["attempts"] == 2
 
 
 async def both_run(queue: Queue) -> bool:
     return len(await queue.workers()) == 2
 
 
-async def some_ran_again(queue: Queue, job_ids: list[int]) -> bool:
-    return any(f"wait {job_id} 2" in queue.notes() for job_id in job_ids)
+async def have_run_again(queue: Queue, again: list[str]) -> bool:
+    """Whether each did, and none of them twice."""
+    return sorted(queue.notes()[len(again) :]) == again
 
 
 @pytest.mark.integration
