@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from api import Api, Client, served_api
@@ -14,7 +14,9 @@ from job_queue import running_worker
 from mail_sink import MailSink
 
 from reos.db import tenant_transaction
+from reos.jobs.task import TASKS
 from reos.queries import jobs
+from reos.schemas.jobs import JobKind
 
 pytestmark = pytest.mark.integration
 
@@ -81,7 +83,15 @@ async def test_filters(api: Api) -> None:
     assert await ids(kind="send_verification_email", state="queued") == [verification]
     assert await ids(state="failed") == []
     assert await ids(updated_since="2999-01-01") == []
-    assert await admin.fields_refused("GET", "/jobs?state=gone") == {"state": "enum"}
+    assert await ids(kind="send_campaign") == []
+    assert await admin.fields_refused("GET", "/jobs?state=gone&kind=send_nothing") == {"state": "enum", "kind": "enum"}
+    error = await admin.error("GET", "/jobs?kind=", status=422)
+    assert "'send_campaign', 'send_welcome_email', " in error["details"]["errors"][0]["message"]
+
+
+def test_the_kinds_of_the_filter_are_the_tasks() -> None:
+    # Other test files declare tasks of their own.
+    assert sorted(get_args(JobKind)) == sorted(name for name in TASKS if not name.startswith("test_"))
 
 
 @pytest.fixture

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from reos.schemas.common import ListQuery, Page, ResponseModel, Text
+from reos.schemas.common import ListQuery, Page, ResponseModel
 
+# The names of the tasks (reos/jobs); a test compares the two.
+JobKind = Literal[
+    "send_campaign", "send_welcome_email", "send_verification_email", "send_password_reset_email",
+    "send_password_changed_email", "send_address_changed_email", "send_lead_assigned_email",
+    "send_deal_stage_changed_email", "send_daily_analytics_report", "queue_daily_reports", "send_webhook",
+    "retry_failed_webhooks", "record_failed_login", "cleanup_idempotency_keys", "cleanup_audit_logs",
+    "cleanup_soft_deleted_records", "cleanup_events", "cleanup_sessions", "cleanup_files", "rescue_stalled_jobs",
+]  # fmt: skip
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
@@ -16,6 +24,7 @@ class Job(ResponseModel):
     """A job. Times and the error are those of its last attempt."""
 
     id: int
+    # Not a JobKind: another version of the service may have left jobs that this one does not know.
     kind: str
     state: JobState
     attempts: int
@@ -35,5 +44,5 @@ JobPage = Page[JobItem]
 class JobQuery(ListQuery):
     """The list's filters."""
 
-    kind: Annotated[str, Text(128)] | None = None
+    kind: JobKind | None = None
     state: JobState | None = None
