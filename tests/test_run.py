@@ -309,8 +309,13 @@ def test_settings_come_from_the_file_and_the_environment_wins(prepared: Path) ->
     (prepared / ".env").write_text(f"PORT={port}\nSEED_DEMO=false\nSMTP_FROM_NAME=From the file\nDATA_DIR=elsewhere\n")
     refused = reos(prepared, "run", PORT="none")
     assert (refused.returncode, refused.stderr.startswith("PORT: ")) == (2, True)
-    with running(prepared, PORT=port, DATA_DIR=prepared / ".reos") as run:
+    with running(prepared, PORT=port, DATA_DIR=prepared / ".reos", WORKERS=1) as run:
         assert demo.LOGINS[0][1] not in run.wait_announced()
+        # Processes that are renewed read the file again.
+        assert "Strict-Transport-Security" not in http_get(f"{run.url}/healthz").headers
+        (prepared / ".env").write_text("PUBLIC_URL=https://crm.example.com\n")
+        run.process.send_signal(signal.SIGHUP)
+        until(lambda: "Strict-Transport-Security" in http_get(f"{run.url}/healthz").headers)
     assert not (prepared / "elsewhere").exists()
 
 
