@@ -6,6 +6,7 @@ docs/scaling.md tells how to set this up; the settings here are those that it na
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from crm import HOUSE, PERSON
 from event_streams import connected
 from hosts import Host, Hosts, hosts
 from PIL import Image
+from running import until
+
+from reos.integrations.email import list_outbox, read_outbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -87,11 +91,80 @@ async def test_a_repeated_request_is_known_on_the_other(clients: list[httpx.Asyn
     assert (await ann.on(0, "GET", "/leads")).json()["total"] == 1
 
 
-async def test_who_is_logged_out_on_one_is_out_on_the_other(clients: list[httpx.AsyncClient]) -> None:
+async def test_who_is_out_on_one_is_out_on_the_other(pair: Hosts, clients: list[httpx.AsyncClient]) -> None:
+    """With the next request, each time after the other host has let them in: whatever it keeps of that is not asked."""
     ann = await register(clients, "out@example.com")
-    assert (await ann.on(1, "GET", "/auth/me")).status_code == 200
-    assert (await ann.on(0, "POST", "/auth/logout")).status_code == 204
-    assert (await ann.on(1, "GET", "/auth/me")).status_code == 401
+    roles = {role["name"]: role["id"] for role in (await ann.on(0, "GET", "/roles")).json()}
+    bob = {"email": "bob@example.com", "password": PASSWORD, "first_name": "Bob", "last_name": "Lee"}
+    created = await ann.on(0, "POST", "/users", json={**bob, "role_ids": [roles["Agent"]]})
+    bob_path = f"/users/{created.json()['id']}"
+
+    async def session(email: str, password: str = PASSWORD) -> Somebody:
+        """Of a log-in on the second host, which goes by its token there."""
+        answer = await clients[1].post("/api/v1/auth/login", json={"email": email, "password": password})
+        somebody = Somebody(email, answer.json()["access_token"], clients)
+        assert await seen(somebody) == (200, 200)
+        return somebody
+
+    async def seen(somebody: Somebody) -> tuple[int, int]:
+        """What the second host says to who is asked for, and to a permission."""
+        answers = [await somebody.on(1, "GET", path) for path in ("/auth/me", "/properties")]
+        return answers[0].status_code, answers[1].status_code
+
+    async def told(somebody: Somebody, method: str, path: str, **body: Any) -> None:
+        """On the first host."""
+        answer = await somebody.on(0, method, path, json=body or None)
+        assert answer.status_code in (200, 204), answer.text
+
+    ended = await session(ann.email)
+    await told(ended, "POST", "/auth/logout")
+    assert await seen(ended) == (401, 401)
+
+    other, third = await session(ann.email), await session(ann.email)
+    listed = (await third.on(0, "GET", "/auth/sessions")).json()
+    await told(third, "DELETE", f"/auth/sessions/{max(row['id'] for row in listed if not row['is_current'])}")
+    assert await seen(other) == (401, 401)
+    changed = "correct Horse 8"
+    await told(third, "POST", "/auth/change-password", current_password=PASSWORD, new_password=changed)
+    assert await seen(ann) == (401, 401)
+    assert await seen(third) == (200, 200)
+
+    agent = await session(bob["email"])
+    await told(third, "PUT", bob_path, role_ids=[])
+    assert await seen(agent) == (200, 403)
+    await told(third, "PUT", bob_path, role_ids=[roles["Agent"]])
+    assert await seen(agent) == (200, 200)
+    await told(third, "PUT", bob_path, password=changed)
+    assert await seen(agent) == (401, 401)
+    for method, body in (("PUT", {"is_active": False}), ("DELETE", {})):
+        agent = await session(bob["email"], changed)
+        await told(third, method, bob_path, **body)
+        assert await seen(agent) == (401, 401)
+        await told(third, "PUT", bob_path, is_active=True)
+
+    agent = await session(bob["email"], changed)
+    await told(third, "POST", "/auth/password-reset-request", email=bob["email"])
+    token = await asyncio.to_thread(reset_token, pair, bob["email"])
+    await told(third, "POST", "/auth/password-reset-confirm", token=token, new_password=PASSWORD)
+    assert await seen(agent) == (401, 401)
+
+
+def reset_token(pair: Hosts, email: str) -> str:
+    """What the mail that either worker writes into its outbox says."""
+    found: list[str] = []
+
+    def has_come() -> bool:
+        for host in pair.hosts:
+            outbox = host.directory / "data" / "outbox"
+            for mail in list_outbox(outbox):
+                if email in mail.recipient and "Set a new password" in mail.subject:
+                    whole = read_outbox(outbox, mail.name)
+                    assert whole is not None
+                    found.extend(re.findall(r"token=([\w-]+)", whole.text))
+        return bool(found)
+
+    until(has_come, 30)
+    return found[0]
 
 
 async def test_events_of_one_are_streamed_by_the_other(pair: Hosts, clients: list[httpx.AsyncClient]) -> None:
