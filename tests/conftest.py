@@ -22,12 +22,16 @@ import pytest
 import uvloop
 from pytest_sanic.utils import TestServer
 from sanic import Sanic
+from skips import pytest_addoption, pytest_make_collect_report, pytest_runtest_makereport
 
 from reos import embedded, migrate
 from reos.embedded import SERVICE_LOGIN, EmbeddedPostgres
 
 if TYPE_CHECKING:
     from api import Api
+
+# Hooks of pytest, which finds them here.
+__all__ = ["pytest_addoption", "pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # The oldest supported version, where Debian 12 installs it.
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
