@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +19,20 @@ from pathlib import Path
 import httpx
 import pytest
 from raw_http import RawAnswer, read_answer
-from running import Run, command_of, environment, free_port, home, http_get, http_post, is_gone, reos, running, until
+from running import (
+    ROOT,
+    Run,
+    command_of,
+    environment,
+    free_port,
+    home,
+    http_get,
+    http_post,
+    is_gone,
+    reos,
+    running,
+    until,
+)
 
 from reos import demo, server
 
@@ -275,30 +290,39 @@ def test_ctrl_c_while_it_is_being_imported_ends_it_without_a_word(own: Path) -> 
         run.end()
 
 
-def test_it_goes_with_its_parent_when_told_so(prepared: Path) -> None:
-    """As under make, which does not hand every signal on."""
+def test_make_dev_starts_again_when_a_file_has_changed_and_goes_with_its_parent(prepared: Path) -> None:
+    """What make starts it with, from a copy of the sources; make does not hand every signal on."""
+    recipe = re.search(r"^dev:.*\n\t@exec \$\(PY\) (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    for name in ("reos", "migrations"):
+        shutil.copytree(ROOT / name, prepared / name)
     port = free_port()
+    url = f"http://127.0.0.1:{port}/healthz"
     command = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
     with subprocess.Popen(
-        [*command, sys.executable, "-m", "reos", "run", "--with-parent"],
+        [*command, sys.executable, *recipe[1].split()],
         cwd=prepared,
         env=environment(PORT=port, SEED_DEMO=0, WORKERS=1),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as parent:
-        until(lambda: _answers(f"http://127.0.0.1:{port}/ready"), 30)
+        until(lambda: _answers(url) == '{"status":"ok"}', 30)
         (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
+        source = prepared / "reos" / "handlers" / "health.py"
+        source.write_text(source.read_text().replace('{"status": "ok"}', '{"status": "changed"}'))
+        until(lambda: _answers(url) == '{"status":"changed"}', 30)
+        assert not is_gone(child)
         parent.kill()
         parent.wait()
     until(lambda: is_gone(child))
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str) -> str:
     try:
-        return http_get(url).status_code == 200
+        return http_get(url).text
     except httpx.TransportError:
-        return False
+        return ""
 
 
 # --- settings and mistakes -------------------------------------------------------------------------------------
