@@ -307,14 +307,16 @@ def test_make_dev_starts_again_when_a_file_has_changed_and_goes_with_its_parent(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as parent:
-        until(lambda: _answers(url) == '{"status":"ok"}', 30)
-        (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
-        source = prepared / "reos" / "handlers" / "health.py"
-        source.write_text(source.read_text().replace('{"status": "ok"}', '{"status": "changed"}'))
-        until(lambda: _answers(url) == '{"status":"changed"}', 30)
-        assert not is_gone(child)
-        parent.kill()
-        parent.wait()
+        try:
+            until(lambda: _answers(url) == '{"status":"ok"}', 30)
+            (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
+            source = prepared / "reos" / "handlers" / "health.py"
+            source.write_text(source.read_text().replace('{"status": "ok"}', '{"status": "changed"}'))
+            until(lambda: _answers(url) == '{"status":"changed"}', 30)
+            assert not is_gone(child)
+        finally:
+            parent.kill()
+            parent.wait()
     until(lambda: is_gone(child))
 
 
