@@ -7,18 +7,27 @@ The fields come from the models of the routes, so that a new route is covered by
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hmac
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterable
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import count
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from api import Api
+from api import Api, served_api
+from conftest import TestDatabase
+from documented import endpoint_of
 from raw_http import RawAnswer, RawClient, raw_client
 from route_walk import (
     ENDPOINTS,
@@ -37,6 +46,8 @@ from route_walk import (
 )
 
 from reos.auth.passwords import hash_password
+from reos.middleware.endpoint import PREFIX
+from reos.schemas.bounces import Bounce
 from reos.schemas.common import ErrorEnvelope
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -216,12 +227,21 @@ async def test_every_field_of_a_body(hostile: Hostile, endpoint: Endpoint) -> No
     path = fill(endpoint.path, await hostile.world.ids(endpoint.path))
     fields = leaves(endpoint.json_model)
     assert fields
+    turn = asyncio.Lock()
+
+    async def one(leaf: Leaf, value: str) -> None:
+        # Nobody else changes what has an id, or what is kept once, before it is read again.
+        async with contextlib.nullcontext() if is_creating(endpoint) else turn:
+            await try_field(hostile, endpoint, path, body, leaf, value)
+
     wrong = await failures(
-        (f"{leaf.name} is {name}", try_field(hostile, endpoint, path, body, leaf, value))
-        for leaf in fields
-        for name, value in VALUES.items()
+        (f"{leaf.name} is {name}", one(leaf, value)) for leaf in fields for name, value in VALUES.items()
     )
     assert not wrong, "\n".join(wrong)
+
+
+def is_creating(endpoint: Endpoint) -> bool:
+    return endpoint.method == "POST" and not path_ids(endpoint.path)
 
 
 async def try_field(
@@ -235,20 +255,92 @@ async def try_field(
         path = fill(endpoint.path, await hostile.world.ids(endpoint.path))
         answer = await hostile.send(endpoint.method, path, content)
     if answer.status < 300 and answer.body:
-        compare(endpoint, leaf, json.loads(value, parse_float=Decimal), answer)
+        sent = json.loads(value, parse_float=Decimal)
+        compare(endpoint, leaf, sent, json.loads(answer.body, parse_float=Decimal))
+        stored = await read_again(hostile, endpoint, path, answer)
+        if stored is not None:
+            compare(endpoint, leaf, sent, stored)
 
 
-def compare(endpoint: Endpoint, leaf: Leaf, sent: Any, answer: RawAnswer) -> None:
-    """What was accepted comes back as it was sent, in the field of the same name if the answer has one."""
-    given: Any = json.loads(answer.body, parse_float=Decimal)
-    for part in leaf.path:
-        try:
-            given = given[part]
-        except (KeyError, IndexError, TypeError):
-            return
+def ids_in(name: str) -> Callable[[Any], Any]:
+    return lambda answer: [row["id"] for row in answer[name]]
+
+
+# Where an answer says what was sent under another name: the field of any endpoint, or of one.
+ELSEWHERE: dict[str, Callable[[Any], Any]] = {
+    "role_ids": ids_in("roles"),
+    "permission_ids": ids_in("permissions"),
+    "property_ids": ids_in("properties"),
+    "POST /leads/{lead_id}/assign user_id": itemgetter("assigned_to"),
+}
+# What no answer says.
+UNTOLD = {
+    "POST /auth/register organization_name",
+    "POST /campaigns/{campaign_id}/preview lead_id",  # for whom the text is made, which is all that comes back
+}
+
+# What leaves nothing to read again.
+UNKEPT = {"POST /campaigns/{campaign_id}/preview"}
+
+
+def compare(endpoint: Endpoint, leaf: Leaf, sent: Any, answer: Any) -> None:
+    """What was accepted comes back as it was sent."""
+    name = f"{label(endpoint)} {leaf.name}"
+    if leaf.schema.get("writeOnly") or name in UNTOLD:
+        return
     if sent is None and leaf.name in path_ids(endpoint.path):
         return  # The path says it.
+    try:
+        given = given_for(answer, leaf, ELSEWHERE.get(name) or ELSEWHERE.get(str(leaf.path[0])))
+    except (KeyError, IndexError, TypeError):
+        # A part of an object is cleared by taking it away.
+        is_cleared = sent is None and len(leaf.path) > 1
+        assert is_cleared, f"sent {str(sent)[:100]!r}, and the answer does not say what became of it"
+        return
     assert is_same(sent, given), f"sent {str(sent)[:100]!r}, got {str(given)[:100]!r}"
+
+
+def given_for(answer: Any, leaf: Leaf, elsewhere: Callable[[Any], Any] | None) -> Any:
+    """What an answer says of a field. Raises what a look at the wrong place raises."""
+    first, *rest = leaf.path
+    given = elsewhere(answer) if elsewhere else answer.get("user", answer)[first]
+    for part in rest:
+        given = given[part]
+    return given
+
+
+async def read_again(hostile: Hostile, endpoint: Endpoint, path: str, answer: RawAnswer) -> Any:
+    """What was stored, as a GET tells it afterwards: what the answer said. None where nothing is kept."""
+    if label(endpoint) in UNKEPT:
+        return None
+    told = json.loads(answer.body, parse_float=Decimal)
+    if "access_token" in told:
+        # It is another organisation, whose Admin alone sees it.
+        bearer: dict[str, str | bytes] = {"Authorization": f"Bearer {told['access_token']}"}
+        return {"user": (await hostile.send("GET", f"{PREFIX}/auth/me", headers=bearer)).json()}
+    own = answer.header("location") or path
+    above = own.rpartition("/")[0]
+    for target in (own, above):
+        if answer.header("etag") and endpoint_of("GET", target):
+            read = await hostile.send("GET", target)
+            assert (read.status, read.header("etag")) == (200, answer.header("etag")), read.body[:300]
+            return json.loads(read.body, parse_float=Decimal)
+    row = await find_row(hostile, above, told["id"])
+    assert row == {name: told.get(name) for name in row}, f"stored as {row}"
+    return row
+
+
+async def find_row(hostile: Hostile, path: str, number: int) -> Any:
+    """A row of a list, which has no GET of its own."""
+    for page in count(1):
+        answer = await hostile.send("GET", f"{path}?page={page}&page_size=100")
+        listed = json.loads(answer.body, parse_float=Decimal)
+        rows = listed["items"] if isinstance(listed, dict) else listed
+        assert rows, f"{path} does not list {number}"
+        for row in rows:
+            if row["id"] == number:
+                return row
+    return None
 
 
 def is_same(sent: Any, given: Any) -> bool:
@@ -352,6 +444,47 @@ async def test_a_name_that_stands_there_twice_means_one_thing(hostile: Hostile, 
         if answer.status < 300 and answer.body:
             given = answer.json().get(name, value)
             assert given == value or isinstance(value, int | str), (name, given)
+
+
+# --- reports of bounces, which stand beside the API ------------------------------------------------------------
+
+BOUNCE_SECRET = "bounces are signed with this one"
+BOUNCE = {"message_id": "<nobody@example.com>", "type": "bounce", "is_permanent": True, "reason": "550"}
+
+
+def bounce_bodies() -> Iterator[tuple[str, bytes]]:
+    yield "as it should be", json.dumps({"bounces": [BOUNCE]}).encode()
+    yield from RAW_BODIES.items()
+    for name, value in VALUES.items():
+        yield f"bounces is {name}", f'{{"bounces": {value}}}'.encode()
+        yield f"bounces.0 is {name}", f'{{"bounces": [{value}]}}'.encode()
+        for leaf in leaves(Bounce):
+            text = json.dumps({"bounces": [put_in(BOUNCE, leaf.path, MARK)]}).replace(f'"{MARK}"', value)
+            yield f"{leaf.name} is {name}", text.encode()
+
+
+async def test_every_field_of_a_report_of_bounces(hostile: Hostile, database: TestDatabase, tmp_path: Path) -> None:
+    async with (
+        served_api(database, tmp_path, bounce_secret=BOUNCE_SECRET) as api,
+        raw_client(api.url, LINES) as raw,
+    ):
+        provider, seen = Hostile(hostile.world, raw), set[int]()
+
+        async def one(data: bytes) -> None:
+            at = str(int(time.time()))
+            digest = hmac.digest(BOUNCE_SECRET.encode(), f"r1.{at}.".encode() + data, "sha256")
+            headers: dict[str, str | bytes] = {
+                "webhook-id": "r1",
+                "webhook-timestamp": at,
+                "webhook-signature": f"v1,{b64encode(digest).decode()}",
+            }
+            answer = await provider.send("POST", "/bounces/generic", ("application/json", data), headers)
+            seen.add(answer.status)
+            assert answer.status in (400, 413, 422) or answer.json() == {"accepted": 0}, answer.status
+
+        wrong = await failures((name, one(data)) for name, data in bounce_bodies())
+        assert not wrong, "\n".join(wrong)
+        assert seen == {200, 400, 413, 422}
 
 
 # --- what is around a body ---------------------------------------------------------------------------------------
