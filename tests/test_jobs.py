@@ -10,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import job_worker
@@ -23,6 +25,7 @@ from job_queue import Queue, add_organization, job_settings, open_queue, running
 from loguru import logger
 from procrastinate import exceptions
 from procrastinate.jobs import Job as QueuedJob
+from procrastinate.manager import JobManager
 
 from reos.db import Connection, plain_transaction, tenant_transaction
 from reos.errors import EmailServiceError
@@ -47,6 +50,17 @@ async def queue(fresh_database: TestDatabase, settings: Settings) -> AsyncIterat
     """The queue of a database that no other test uses."""
     async with open_queue(fresh_database, settings) as queue:
         yield queue
+
+
+@dataclass
+class Ears:
+    """The notifications that a worker has heard; when they are closed it hears of no more."""
+
+    heard: list[int] = field(default_factory=list)
+    are_closed: bool = False
+
+    async def have_heard(self, job_id: int) -> bool:
+        return job_id in self.heard
 
 
 @contextmanager
@@ -360,6 +374,59 @@ async def test_a_retry_gives_way_to_a_job_that_waits_under_its_queueing_lock(
         third = await queue.defer("test_succeed", queueing_lock="one", scheduled_at=datetime(2100, 1, 1, tzinfo=UTC))
     assert (await queue.job(first))["status"] == "todo"
     assert (await queue.job(third))["status"] == "todo"
+
+
+@pytest.fixture
+def ears(monkeypatch: pytest.MonkeyPatch) -> Ears:
+    """What the worker hears, which does not look into the queue by itself."""
+    ears = Ears()
+    monkeypatch.setattr(worker, "POLL_SECONDS", 3600)
+    handle = worker.WakefulWorker._handle_notification
+
+    async def hear(self: worker.WakefulWorker, **options: Any) -> None:
+        if not ears.are_closed:
+            await handle(self, **options)
+            ears.heard.append(options["notification"]["job_id"])
+
+    monkeypatch.setattr(worker.WakefulWorker, "_handle_notification", hear)
+    return ears
+
+
+@pytest.mark.integration
+async def test_who_waits_for_a_lock_runs_when_it_is_free(queue: Queue, settings: Settings, ears: Ears) -> None:
+    async with running_worker(settings):
+        first = await queue.defer("test_wait_for_file", lock="one")
+        await queue.until_noted(f"wait {first} 1")
+        others = [await queue.defer("test_succeed", lock="one") for _ in range(3)]
+        free = await queue.defer("test_succeed")
+        await queue.until(free, "succeeded")
+        assert {(await queue.job(job_id))["status"] for job_id in others} == {"todo"}
+        ears.are_closed = True
+        (settings.data_dir / "go").touch()
+        for job_id in others:
+            await queue.until(job_id, "succeeded")
+
+
+@pytest.mark.integration
+async def test_a_job_that_comes_while_the_queue_is_looked_at_is_not_overlooked(
+    queue: Queue, settings: Settings, ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = JobManager.fetch_job
+    come: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def look(manager: JobManager, **options: Any) -> QueuedJob | None:
+        """A look that sees nothing, and before the end of which the worker hears of a job, and then nothing more."""
+        found = await fetch(manager, **options)
+        if found is None and not come.done():
+            job_id = await queue.defer("test_succeed")
+            await until(lambda: ears.have_heard(job_id))
+            ears.are_closed = True
+            come.set_result(job_id)
+        return found
+
+    monkeypatch.setattr(JobManager, "fetch_job", look)
+    async with running_worker(settings):
+        await queue.until(await asyncio.wait_for(come, 15), "succeeded")
 
 
 @pytest.mark.integration

@@ -6,11 +6,13 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from aiohttp import web
 from loguru import logger
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
+from procrastinate.job_context import JobContext
 from procrastinate.worker import Worker
 
 from reos import metrics
@@ -119,9 +121,37 @@ async def _run_until(app: App, parts: Parts, stop: asyncio.Event) -> None:
         wait = min(2 * wait, LONGEST_WAIT)
 
 
+class WakefulWorker(Worker):
+    """A worker that looks at the queue again whenever a job may have become ready since it began to look.
+
+    Procrastinate's own forgets what it is notified of while it looks, and is not told when a job ends whose lock
+    another one waits for: such jobs would wait for the next regular look.
+    """
+
+    is_woken = False
+
+    async def _fetch_and_process_jobs(self) -> None:
+        self.is_woken = True
+        while self.is_woken and not self._stop_event.is_set():
+            self.is_woken = False
+            await super()._fetch_and_process_jobs()
+
+    async def _handle_notification(self, **options: Any) -> None:
+        self.is_woken = True
+        await super()._handle_notification(**options)
+
+    async def _process_job(self, context: JobContext) -> None:
+        try:
+            await super()._process_job(context)
+        finally:
+            if context.job.lock:
+                self.is_woken = True
+                self._new_job_event.set()
+
+
 async def _run_one(app: App, parts: Parts, stop: asyncio.Event) -> None:
     """Run a worker until it ends, because it is told to or because the database is gone."""
-    worker = Worker(
+    worker = WakefulWorker(
         app,
         name="reos",
         concurrency=CONCURRENCY,
