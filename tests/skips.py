@@ -1,4 +1,4 @@
-"""With `--no-skips`, as `.ci/run` has it where it can, a skipped test is an error, but for the reasons that are named here.
+"""With `--no-skips`, as `.ci/run` has it where it can, a skipped test is an error, but for the reasons named here.
 
 Without it a machine may lack a program that some tests need; a run that has to be complete must not turn green by that.
 """
