@@ -72,7 +72,7 @@ def test_a_file_that_is_skipped_fails_the_run(tmp_path: Path) -> None:
 
 
 def test_the_run_before_a_merge_has_the_option() -> None:
-    assert re.search(r"^make test ARGS=--no-skips$", (HERE.parent / ".ci" / "run").read_text(), re.MULTILINE)
+    assert re.search(r"^\s*make test ARGS=--no-skips$", (HERE.parent / ".ci" / "run").read_text(), re.MULTILINE)
 
 
 def test_what_is_permitted_is_a_reason_that_some_test_gives() -> None:

@@ -5,8 +5,8 @@ with all that it does for everybody (token, rate limit, authorisation in the dat
 events, metrics, the line in its log; only the limits are too high to be met), takes turns with a bare handler that runs
 the same statements in the same kind of transaction: they are recorded from the service itself. pgbench runs them too.
 
-Then: log-ins beside small requests, and events to 2,000 and 5,000 streams. The exit code says whether the goals were
-met.
+Then: log-ins beside small requests, events to 2,000 and 5,000 streams, and changes by 256 clients beside those
+by fewer. The exit code says whether the goals were met.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import uvloop
 from reos import embedded, migrate
 from reos.embedded import EmbeddedPostgres
 from reos.seed import scale
-from tools.bench import beside, page, ratios
+from tools.bench import beside, page, ratios, writes
 from tools.bench.servers import make_settings
 
-PARTS = ("ratios", "logins", "streams")
+PARTS = ("ratios", "logins", "streams", "writes")
 
 
 async def run(postgres: EmbeddedPostgres, directory: Path, options: argparse.Namespace) -> bool:
@@ -49,6 +49,9 @@ async def run(postgres: EmbeddedPostgres, directory: Path, options: argparse.Nam
         notes.append(await beside.log_ins(postgres, directory, volume, options.seconds))
     if "streams" in options.parts:
         notes += [await beside.fan_out(postgres, directory, number) for number in beside.STREAMS]
+    if "writes" in options.parts:
+        # More and shorter rounds: what others do on the machine is to meet few of them.
+        notes.append(await writes.compare(postgres, directory, 3 * options.rounds, options.seconds / 2))
     for text, is_met in notes:
         print(text if is_met else f"{text}: not met")
     page.write(options.page, results, [text for text, _ in notes])

@@ -1,13 +1,17 @@
-"""`make load`, or PYTHONPATH=tests python -m tools.load [slow streams pool logins rolling]."""
+"""`make load`, or PYTHONPATH=tests python -m tools.load [slow streams pool logins rolling].
+
+The exit code is 1 when something was not as promised; what, is said with the figures.
+"""
 
 from __future__ import annotations
 
 import argparse
 import resource
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import uvloop
 from running import home
@@ -24,34 +28,39 @@ LOGINS = 200  # right ones, and as many wrong ones
 STREAMS, UNREAD_STREAMS = 2000, 200
 
 
-async def run_slow(service: Service, database: Database) -> list[str]:
+class Result(Protocol):
+    """What a run has shown."""
+
+    def lines(self) -> list[str]:
+        """What was measured."""
+
+    def misses(self) -> list[str]:
+        """What was not as promised."""
+
+
+async def run_slow(service: Service, database: Database) -> list[Result]:
     account = await organisation(database, properties=2000, words=80)
-    result = await slow.run(service, account.headers(service.settings), SLOW_CLIENTS, pause=1.0)
-    return result.lines()
+    return [await slow.run(service, account.headers(service.settings), SLOW_CLIENTS, pause=1.0)]
 
 
-async def run_streams(service: Service, database: Database) -> list[str]:
+async def run_streams(service: Service, database: Database) -> list[Result]:
     result = await streams.run(service, database, STREAMS, UNREAD_STREAMS, events=40)
-    stopped = await streams.stop(service, database, STREAMS)
-    return [*result.lines(), *stopped.lines()]
+    return [result, await streams.stop(service, database, STREAMS)]
 
 
-async def run_pool(service: Service, database: Database) -> list[str]:
-    result = await pool.run(service, database, WAITING)
-    return result.lines()
+async def run_pool(service: Service, database: Database) -> list[Result]:
+    return [await pool.run(service, database, WAITING)]
 
 
-async def run_logins(service: Service, database: Database) -> list[str]:
-    result = await logins.run(service, database, LOGINS)
-    return result.lines()
+async def run_logins(service: Service, database: Database) -> list[Result]:
+    return [await logins.run(service, database, LOGINS)]
 
 
-async def run_rolling(service: Service, database: Database) -> list[str]:
-    result = await rolling.run(service, database, rate=100, clients=20, streams=20, after=10)
-    return result.lines()
+async def run_rolling(service: Service, database: Database) -> list[Result]:
+    return [await rolling.run(service, database, rate=100, clients=20, streams=20, after=10)]
 
 
-Run = Callable[[Service, Database], Awaitable[list[str]]]
+Run = Callable[[Service, Database], Awaitable[list[Result]]]
 RUNS: dict[str, tuple[Run, dict[str, int]]] = {
     "slow": (run_slow, {"processes": 2}),
     "streams": (run_streams, {"processes": 2}),
@@ -62,7 +71,7 @@ RUNS: dict[str, tuple[Run, dict[str, int]]] = {
 }
 
 
-async def measure(name: str, service: Service) -> list[str]:
+async def measure(name: str, service: Service) -> list[Result]:
     database = await Database.connect(service.settings)
     try:
         return await RUNS[name][0](service, database)
@@ -70,14 +79,27 @@ async def measure(name: str, service: Service) -> list[str]:
         await database.close()
 
 
-def run(name: str, postgres: EmbeddedPostgres, directory: Path) -> None:
+def run(name: str, postgres: EmbeddedPostgres, directory: Path) -> bool:
+    """Make a run and tell of it; whether all was as promised."""
     print(f"\n{name}", flush=True)
     directory.mkdir()
     with serving(postgres.dsn, postgres.owner_dsn, directory, **RUNS[name][1]) as service:
-        for line in uvloop.run(measure(name, service)):
-            print(f"  {line}", flush=True)
+        results = uvloop.run(measure(name, service))
         if service.process.poll() is None:
             service.stop()
+    return tell(results)
+
+
+def tell(results: Iterable[Result]) -> bool:
+    """Print what was measured and what was missed; whether nothing was."""
+    misses = []
+    for result in results:
+        misses += result.misses()
+        for line in result.lines():
+            print(f"  {line}", flush=True)
+    for miss in misses:
+        print(f"  MISSED: {miss}", flush=True)
+    return not misses
 
 
 def wanted_runs(arguments: Sequence[str]) -> list[str]:
@@ -96,9 +118,8 @@ def main() -> int:
         directory = stack.enter_context(home())
         postgres = stack.enter_context(embedded.start(directory / ".reos"))
         migrate.migrate(postgres.owner_dsn, embedded.SERVICE_LOGIN)
-        for name in runs:
-            run(name, postgres, directory / name)
-    return 0
+        is_kept = [run(name, postgres, directory / name) for name in runs]
+    return 0 if all(is_kept) else 1
 
 
 if __name__ == "__main__":

@@ -38,6 +38,19 @@ class LoginRun:
             "memory before, at most: " + ", ".join(f"{size:.0f} MiB" for size in self.memory),
         ]
 
+    def misses(self) -> list[str]:
+        """What breaks the promise that log-ins are done in their turn or refused plainly, and nobody else waits."""
+        found = self.probe.misses()
+        for name, answers, status in (("right", self.right, 200), ("wrong", self.wrong, 401)):
+            strange = {answer.status for answer in answers} - {status, 429, 503}
+            if strange:
+                found.append(f"{name} log-ins were answered {sorted(strange)}")
+            if any(answer.status in (429, 503) and "retry-after" not in answer.headers for answer in answers):
+                found.append(f"{name} log-ins were refused without Retry-After")
+        if not any(answer.status == 200 for answer in self.right):
+            found.append("nobody was let in")
+        return found
+
 
 async def run(service: Service, database: Database, number: int) -> LoginRun:
     """So many right and so many wrong log-ins at once, each with an address of its own."""

@@ -12,7 +12,7 @@ from event_streams import until
 
 from reos.db import Database
 from tools.load.service import Service, organisation
-from tools.load.wire import Answer, Probe, ask, probing, quantiles, request
+from tools.load.wire import SECOND, Answer, Probe, ask, probing, quantiles, request
 
 COMING = 50  # requests every 50 ms
 
@@ -38,6 +38,21 @@ class PoolRun:
             *self.probe.lines(),
             "memory before, with all waiting: " + ", ".join(f"{size:.0f} MiB" for size in self.memory),
         ]
+
+    def misses(self) -> list[str]:
+        """What breaks the promise that a full pool refuses plainly and in time, and recovers at once."""
+        found = self.probe.misses()
+        if {answer.status for answer in self.refused} != {503}:
+            found.append(f"refused with {sorted({answer.status for answer in self.refused})}")
+        if not all("retry-after" in answer.headers for answer in self.refused):
+            found.append("refused without Retry-After")
+        if {answer.status for answer in self.granted} - {200}:
+            found.append(f"those that waited got {sorted({answer.status for answer in self.granted})}")
+        if self.ready.status != 503:
+            found.append(f"/ready was {self.ready.status} without a connection")
+        if self.recovered >= SECOND:
+            found.append(f"the next GET took {self.recovered:.1f} s")
+        return found
 
 
 async def run(service: Service, database: Database, number: int) -> PoolRun:

@@ -36,6 +36,11 @@ class SlowRun:
             "of the kernel before, at most: " + ", ".join(f"{size:.0f} MiB" for size in self.kernel),
         ]
 
+    def misses(self) -> list[str]:
+        """What breaks the promise that slow clients are cut off and nobody else notices."""
+        strange = {answer.status for answer in self.headers + self.bodies} - {408}
+        return [*([f"slow clients were answered {sorted(strange)}"] if strange else []), *self.probe.misses()]
+
 
 def _range(seconds: list[float]) -> str:
     return f"{min(seconds):.1f} to {max(seconds):.1f} s ({len(seconds)})"

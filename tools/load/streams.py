@@ -17,6 +17,7 @@ from tools.load.wire import Probe, ask, probing, quantiles, request, usual
 STREAMS_OF_USER = 50
 MARK = b'"type":"property.created"'
 OPENING = 100  # at a time
+GRACE_SECONDS = 15.0  # until all is gone after SIGTERM
 FOREIGN = 0.05  # the part of the streams that are another organisation's, and as many of users who may not read
 
 
@@ -60,6 +61,7 @@ class StreamRun:
     """What so many streams cost, and what all others met meanwhile."""
 
     opened: int
+    seeing: int  # of those that read: how many must get an event
     opening_seconds: float
     reached: list[float]  # after how many seconds from the request an event reached each stream that may see it
     wrongly_reached: int
@@ -80,6 +82,17 @@ class StreamRun:
             "memory: " + ", ".join(f"{name} {size:.0f} MiB" for name, size in self.memory.items()),
             "of the kernel: " + ", ".join(f"{name} {size:.0f} MiB" for name, size in self.kernel.items()),
         ]
+
+    def misses(self) -> list[str]:
+        """What breaks the promise that each stream gets what its user may see, and who does not read hurts nobody."""
+        found = self.probe.misses()
+        if len(self.reached) != self.seeing:
+            found.append(f"an event reached {len(self.reached)} of {self.seeing} streams")
+        if self.wrongly_reached:
+            found.append(f"{self.wrongly_reached} saw what they must not")
+        if self.cut_off + self.kept != self.opened:
+            found.append(f"{self.opened - self.cut_off - self.kept} streams were lost that were read")
+        return found
 
 
 async def open_streams(port: int, tokens: list[dict[str, str]], *, reads: bool = True) -> list[Listener]:
@@ -139,8 +152,9 @@ async def run(service: Service, database: Database, number: int, unread: int, ev
             listener.transport.abort()
         await until(lambda: _is_count(service, auth, 0), 30)
         memory["closed"], kernel["closed"] = service.memory(), kernel_memory()
+    wrongly_reached = sum(bool(listener.events) for listener in unseeing)
     return StreamRun(
-        number, opening_seconds, reached, sum(bool(listener.events) for listener in unseeing), answer.seconds,
+        number, len(readers), opening_seconds, reached, wrongly_reached, answer.seconds,
         unread if events else 0, kept, probe, memory, kernel,
     )  # fmt: skip
 
@@ -184,6 +198,15 @@ class Stop:
                 f" {self.told} were told to connect again"
             )
         ]
+
+    def misses(self) -> list[str]:
+        """What breaks the promise that each stream is told to come again, and the service is gone in time."""
+        found = []
+        if self.told != self.opened:
+            found.append(f"{self.opened - self.told} streams ended without a word")
+        if self.seconds >= GRACE_SECONDS:
+            found.append(f"the stop took {self.seconds:.1f} s")
+        return found
 
 
 async def stop(service: Service, database: Database, number: int) -> Stop:

@@ -9,7 +9,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +68,9 @@ async def ask(port: int, data: bytes) -> Answer:
         writer.close()
 
 
+SECOND = 1.0  # what anybody else may have to wait
+
+
 @dataclass
 class Probe:
     """What somebody met who asked all the time."""
@@ -78,6 +81,16 @@ class Probe:
     @property
     def slowest(self) -> float:
         return max(max(times) for times in self.times.values())
+
+    def misses(self, allowed: Collection[int] = (200,)) -> list[str]:
+        """What was not as it must be, whatever others do: an answer within a second, with a status that is allowed."""
+        found = []
+        for name, times in self.times.items():
+            if max(times) >= SECOND:
+                found.append(f"{name} took {max(times):.1f} s")
+            if strange := set(self.statuses[name]) - set(allowed):
+                found.append(f"{name} was answered {sorted(strange)}")
+        return found
 
     def lines(self) -> list[str]:
         return [
