@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -20,8 +21,8 @@ from typing import Any
 
 import asyncpg
 from event_streams import until
+from running import ROOT, reos
 
-from reos import migrate
 from reos.db import Database, tenant_transaction
 from tools.load.service import Account, Service, organisation
 from tools.load.wire import parse_head, quantiles, read_answer, request
@@ -30,7 +31,7 @@ LISTING = {"address": "1 Main St", "city": "Austin", "state": "TX", "zip_code": 
 # What every request meets. Each gets a migration of its own, as `reos migrate new` begins one.
 TABLES = ("properties", "users", "sessions", "events", "event_counters", "audit_logs", "organizations")
 ADDITION = "set local lock_timeout = '5s';\n\nalter table {table} add column added_under_load text;\n"
-CAUGHT_UP = 0.95  # the part of the wanted rate that was reached when the clients stop
+OFFERED = 0.9  # the least part of the wanted rate
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Story:
     followers: list[Follower] = field(default_factory=list)
     seconds: float = 0.0  # that the restart took
     migrated: list[str] = field(default_factory=list)  # the migrations that were applied meanwhile
-    rate: float = 0.0  # answers a second, from the first request to the last
+    rate: float = 0.0  # answers a second while it was restarted: what comes later cannot make up for them
     wanted_rate: float = 0.0
     problems: list[str] = field(default_factory=list)  # of what is in the database afterwards
 
@@ -53,7 +54,7 @@ class Story:
         told = sum(follower.told for follower in self.followers)
         return [
             f"{sum(self.statuses.values())} answers {dict(self.statuses)}, {quantiles(self.times)}",
-            f"{self.rate:.0f} answers a second of {self.wanted_rate:.0f} that were wanted",
+            f"{self.rate:.0f} answers a second meanwhile, of {self.wanted_rate:.0f} that were wanted",
             f"restarted in {self.seconds:.1f} s, {len(self.migrated)} migrations applied meanwhile",
             f"{len(self.followers)} streams were told {told} times to connect again",
             f"and got {len(self.followers[0].ids)} events each",
@@ -63,8 +64,8 @@ class Story:
     def misses(self) -> list[str]:
         """What breaks the promise that nobody notices a rolling restart."""
         found = [*self.failures, *self.problems]
-        if self.rate < 0.9 * self.wanted_rate:
-            found.append(f"only {self.rate:.0f} requests a second were made")
+        if self.rate < OFFERED * self.wanted_rate:
+            found.append(f"only {self.rate:.0f} requests a second were made while it was restarted")
         if len(self.migrated) != len(TABLES):
             found.append(f"the migrations applied were {self.migrated}")
         if any(not follower.told for follower in self.followers):
@@ -156,13 +157,13 @@ class Follower:
 async def run(service: Service, database: Database, *, rate: int, clients: int, streams: int, after: float) -> Story:
     """`rate` requests a second while everything is restarted, and for `after` seconds more."""
     account = await organisation(database)
-    story = Story()
+    story = Story(wanted_rate=rate)
     headers = account.headers(service.settings)
     story.followers = [Follower(service.port, headers, story) for _ in range(streams)]
     following = [asyncio.create_task(follower.follow()) for follower in story.followers]
     for follower in story.followers:
         await follower.is_connected.wait()
-    stop, began = asyncio.Event(), time.monotonic()
+    stop = asyncio.Event()
     working = [
         asyncio.create_task(_work(service, headers, story, stop, clients / rate, number)) for number in range(clients)
     ]
@@ -170,13 +171,7 @@ async def run(service: Service, database: Database, *, rate: int, clients: int, 
         await until(lambda: len(story.times) > rate, 60)
         await _restart(service, story)
         answered = len(story.times)
-
-        def is_enough() -> bool:
-            wanted = max(answered + after * rate, CAUGHT_UP * rate * (time.monotonic() - began))
-            return len(story.times) > wanted
-
-        await until(is_enough, 120)
-        story.rate, story.wanted_rate = len(story.times) / (time.monotonic() - began), rate
+        await until(lambda: len(story.times) > answered + after * rate, 60 + 2 * after)
         stop.set()
         await asyncio.gather(*working)
         last_id = await _last_event(database, account)
@@ -225,23 +220,36 @@ async def _work(
 async def _restart(service: Service, story: Story) -> None:
     """Renew all processes; when the first is another, migrate."""
     before = set(service.children())
-    began = time.monotonic()
+    began, answered = time.monotonic(), len(story.times)
     service.process.send_signal(signal.SIGHUP)
     await until(lambda: before - set(service.children()), 60)
-    story.migrated = await asyncio.to_thread(migrate_under_load, service)
+    await asyncio.to_thread(migrate_under_load, service, story)
     await until(lambda: not before & set(service.children()) and len(service.children()) == len(before), 120)
     story.seconds = time.monotonic() - began
+    story.rate = (len(story.times) - answered) / story.seconds
 
 
-def migrate_under_load(service: Service) -> list[str]:
-    """Do what `reos migrate` does for a version that adds a column to every table of the hot path."""
+def migrate_under_load(service: Service, story: Story) -> None:
+    """`reos migrate`, once, of a version that adds a column to every table of the hot path.
+
+    The command looks for migrations beside its own package, so that version is a folder with this package in it.
+    """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        for path in migrate.MIGRATIONS.glob("*.sql"):
-            (directory / path.name).symlink_to(path)
+        (directory / "reos").symlink_to(ROOT / "reos")
+        shutil.copytree(ROOT / "migrations", directory / "migrations")
         for number, table in enumerate(TABLES):
-            (directory / f"9{number:03}.load-{table}.sql").write_text(ADDITION.format(table=table))
-        return migrate.migrate(service.owner_dsn, migrate.login_of(service.settings.db_dsn), directory)
+            path = directory / "migrations" / f"9{number:03}.load-{table}.sql"
+            path.write_text(ADDITION.format(table=table))
+        settings = service.settings
+        done = reos(
+            directory, "migrate",
+            DB_DSN=settings.db_dsn, DB_OWNER_DSN=service.owner_dsn, DATA_DIR=settings.data_dir,
+            JWT_SECRET_KEY=settings.jwt_secret_key,
+        )  # fmt: skip
+    story.migrated = [line.removeprefix("applied ") for line in done.stdout.splitlines() if line.startswith("applied ")]
+    if done.returncode:
+        story.problems.append(f"reos migrate: {done.stderr.strip()}")
 
 
 async def _last_event(database: Database, account: Account) -> int:
