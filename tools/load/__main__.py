@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +39,19 @@ class Result(Protocol):
 
     def misses(self) -> list[str]:
         """What was not as promised."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A run that did not come to its end, which is no promise kept either."""
+
+    error: Exception
+
+    def lines(self) -> list[str]:
+        return []
+
+    def misses(self) -> list[str]:
+        return [f"it did not come to its end: {self.error!r}"]
 
 
 async def run_slow(service: Service, database: Database) -> list[Result]:
@@ -79,15 +95,30 @@ async def measure(name: str, service: Service) -> list[Result]:
         await database.close()
 
 
-def run(name: str, postgres: EmbeddedPostgres, directory: Path) -> bool:
-    """Make a run and tell of it; whether all was as promised."""
-    print(f"\n{name}", flush=True)
+def run(postgres: EmbeddedPostgres, directory: Path, name: str) -> Iterator[Result]:
+    """Make a run on a service of its own, which must stop as it should as well."""
+    directory = directory / name
     directory.mkdir()
     with serving(postgres.dsn, postgres.owner_dsn, directory, **RUNS[name][1]) as service:
-        results = uvloop.run(measure(name, service))
+        yield from uvloop.run(measure(name, service))
         if service.process.poll() is None:
             service.stop()
-    return tell(results)
+
+
+def run_all(names: Iterable[str], make: Callable[[str], Iterable[Result]]) -> int:
+    """Make runs one after the other and tell of each; the exit code: 1 if something was not as promised."""
+    code = 0
+    for name in names:
+        print(f"\n{name}", flush=True)
+        results: list[Result] = []
+        try:
+            results.extend(make(name))
+        except Exception as error:  # The other runs are made all the same.
+            traceback.print_exception(error)
+            results.append(Broken(error))
+        if not tell(results):
+            code = 1
+    return code
 
 
 def tell(results: Iterable[Result]) -> bool:
@@ -118,8 +149,7 @@ def main() -> int:
         directory = stack.enter_context(home())
         postgres = stack.enter_context(embedded.start(directory / ".reos"))
         migrate.migrate(postgres.owner_dsn, embedded.SERVICE_LOGIN)
-        is_kept = [run(name, postgres, directory / name) for name in runs]
-    return 0 if all(is_kept) else 1
+        return run_all(runs, partial(run, postgres, directory))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class LoginRun:
     probe: Probe
     threads: tuple[int, int]  # before, afterwards
     memory: tuple[float, float]  # MiB before, at most
+    limit: int = 0  # of the log-ins that may pass
 
     def lines(self) -> list[str]:
         return [
@@ -42,11 +43,14 @@ class LoginRun:
         """What breaks the promise that log-ins are done in their turn or refused plainly, and nobody else waits."""
         found = self.probe.misses()
         for name, answers, status in (("right", self.right, 200), ("wrong", self.wrong, 401)):
-            strange = {answer.status for answer in answers} - {status, 429, 503}
+            strange = {answer.status for answer in answers} - {status, 503, *([429] if self.limit else [])}
             if strange:
                 found.append(f"{name} log-ins were answered {sorted(strange)}")
             if any(answer.status in (429, 503) and "retry-after" not in answer.headers for answer in answers):
                 found.append(f"{name} log-ins were refused without Retry-After")
+        passed = sum(answer.status != 429 for answer in self.right + self.wrong)
+        if self.limit and passed != self.limit:
+            found.append(f"{passed} log-ins passed the limit of {self.limit}")
         if not any(answer.status == 200 for answer in self.right):
             found.append("nobody was let in")
         return found
@@ -64,7 +68,7 @@ async def run(service: Service, database: Database, number: int) -> LoginRun:
     headers = account.headers(service.settings)
     before, threads = service.memory(), service.threads()
     most = before
-    with probing(service.port, usual(headers), pause=1.2 if service.is_limited else 0.05) as probe:
+    with probing(service.port, usual(headers), pause=1.2 if service.limit else 0.05) as probe:
         logging_in = asyncio.gather(
             *(ask(service.port, data) for pair in zip(right, wrong, strict=True) for data in pair)
         )
@@ -72,7 +76,7 @@ async def run(service: Service, database: Database, number: int) -> LoginRun:
             most = max(most, service.memory())
             await asyncio.wait([logging_in], timeout=0.1)
         answers = await logging_in
-    return LoginRun(answers[::2], answers[1::2], probe, (threads, service.threads()), (before, most))
+    return LoginRun(answers[::2], answers[1::2], probe, (threads, service.threads()), (before, most), service.limit)
 
 
 async def _add_people(database: Database, organization_id: int, number: int) -> list[str]:

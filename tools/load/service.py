@@ -51,7 +51,7 @@ class Service:
             **settings,
         }
         self.settings: Settings = make_settings(dsn, directory / "data", jwt_secret_key=SECRET, db_pool_max=POOL)
-        self.is_limited = any(name.startswith("RATE_LIMIT") for name in settings)
+        self.limit: int = values["RATE_LIMIT_PER_MINUTE"]  # of requests of a client; 0: none
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tools.load.serve", str(self.port), str(processes), str(workers)],

@@ -9,9 +9,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from reos import server
 from tools.load.service import Service, kernel_memory
 from tools.load.wire import Answer, Probe, parse_head, probing, request, usual
 
+LATE = 2 * server.DEADLINE_CHECK_SECONDS + 5  # seconds that a cut may come after its deadline
 STARTING = 8  # large answers that are asked for at a time: it is slowness that is measured, not a rush
 
 
@@ -38,8 +40,17 @@ class SlowRun:
 
     def misses(self) -> list[str]:
         """What breaks the promise that slow clients are cut off and nobody else notices."""
-        strange = {answer.status for answer in self.headers + self.bodies} - {408}
-        return [*([f"slow clients were answered {sorted(strange)}"] if strange else []), *self.probe.misses()]
+        found = self.probe.misses()
+        if strange := {answer.status for answer in self.headers + self.bodies} - {408}:
+            found.append(f"slow clients were answered {sorted(strange)}")
+        for name, times, deadline in (
+            ("headers", [answer.seconds for answer in self.headers], server.HEADER_SECONDS),
+            ("bodies", [answer.seconds for answer in self.bodies], server.BODY_SECONDS),
+            ("answers not taken", self.readers, server.TAKE_SECONDS),
+        ):
+            if min(times) < deadline or max(times) > deadline + LATE:
+                found.append(f"{name} were cut off after {_range(times)}, the deadline is {deadline:.0f} s")
+        return found
 
 
 def _range(seconds: list[float]) -> str:
