@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from reos import server
+from reos.db import ACQUIRE_TIMEOUT
 from tools.load.__main__ import RUNS, Result, run_all, tell, wanted_runs
 from tools.load.logins import LoginRun
 from tools.load.pool import PoolRun
@@ -73,6 +74,7 @@ WRONG: list[tuple[Any, dict[str, Any]]] = [
     (SLOW, {"probe": BROKEN}),
     (POOL, {"refused": [REFUSED, replace(REFUSED, status=500)]}),
     (POOL, {"refused": [REFUSED, answer(503)]}),
+    (POOL, {"refused": [REFUSED, replace(REFUSED, seconds=ACQUIRE_TIMEOUT + 1.1)]}),
     (POOL, {"granted": [answer(200), REFUSED]}),
     (POOL, {"ready": answer(200)}),
     (POOL, {"recovered": 1.5}),

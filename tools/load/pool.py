@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import asyncpg
 from event_streams import until
 
-from reos.db import Database
+from reos.db import ACQUIRE_TIMEOUT, Database
 from tools.load.service import Service, organisation
 from tools.load.wire import SECOND, Answer, Probe, ask, probing, quantiles, request
 
@@ -46,6 +46,8 @@ class PoolRun:
             found.append(f"refused with {sorted({answer.status for answer in self.refused})}")
         if not all("retry-after" in answer.headers for answer in self.refused):
             found.append("refused without Retry-After")
+        if (longest := max(answer.seconds for answer in self.refused)) >= ACQUIRE_TIMEOUT + SECOND:
+            found.append(f"refused after {longest:.1f} s, the wait for a connection is {ACQUIRE_TIMEOUT:.0f} s")
         if {answer.status for answer in self.granted} - {200}:
             found.append(f"those that waited got {sorted({answer.status for answer in self.granted})}")
         if self.ready.status != 503:
