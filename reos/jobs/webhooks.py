@@ -36,8 +36,9 @@ ATTEMPTS_THAT_TELL = 5
 GONE = 410
 
 
-# The waits are short, because a job that waits for its next attempt holds up its lane.
-@task("send_webhook", retry=Retry(2, 10, 30), timeout=JOB_TIMEOUT)
+# The waits are short, because a job that waits for its next attempt holds up its lane. They are many, because deaths of
+# workers and outages count as attempts too, and restarts in a row may bring some that the job has no part in.
+@task("send_webhook", retry=Retry(2, 10, 30, 30, 30), timeout=JOB_TIMEOUT)
 async def send_webhook(job: Job, webhook_id: int) -> None:
     """Send what is due to an endpoint."""
     ends = time.monotonic() + TURN_SECONDS

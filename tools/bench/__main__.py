@@ -5,8 +5,8 @@ with all that it does for everybody (token, rate limit, authorisation in the dat
 events, metrics, the line in its log; only the limits are too high to be met), takes turns with a bare handler that runs
 the same statements in the same kind of transaction: they are recorded from the service itself. pgbench runs them too.
 
-Then: log-ins beside small requests, events to 2,000 and 5,000 streams, and changes by 256 clients beside those
-by fewer. The exit code says whether the goals were met.
+Then: log-ins beside small requests, events to 2,000 and 5,000 streams, changes by 256 clients beside those by fewer,
+and the mails of a campaign beside those of a bare loop. The exit code says whether the goals were met.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import uvloop
 from reos import embedded, migrate
 from reos.embedded import EmbeddedPostgres
 from reos.seed import scale
-from tools.bench import beside, page, ratios, writes
+from tools.bench import beside, campaigns, page, ratios, writes
 from tools.bench.servers import make_settings
 
-PARTS = ("ratios", "logins", "streams", "writes")
+PARTS = ("ratios", "logins", "streams", "writes", "campaigns")
 
 
 async def run(postgres: EmbeddedPostgres, directory: Path, options: argparse.Namespace) -> bool:
@@ -52,6 +52,9 @@ async def run(postgres: EmbeddedPostgres, directory: Path, options: argparse.Nam
     if "writes" in options.parts:
         # More and shorter rounds: what others do on the machine is to meet few of them.
         notes.append(await writes.compare(postgres, directory, 3 * options.rounds, options.seconds / 2))
+    if "campaigns" in options.parts:
+        # A service of its own, with its worker; it waits for that without an event loop.
+        notes.append(await asyncio.to_thread(campaigns.compare, campaigns.MAILS))
     for text, is_met in notes:
         print(text if is_met else f"{text}: not met")
     page.write(options.page, results, [text for text, _ in notes])
