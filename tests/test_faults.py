@@ -20,7 +20,7 @@ from conftest import TestDatabase
 from raw_http import RawAnswer
 from running import home
 
-from tools.faults.checks import CHECKS, Evidence, check_all, find_strays
+from tools.faults.checks import CHECKS, Evidence, _compare, check_all, find_strays
 from tools.faults.clients import is_temporary, problem_of
 from tools.faults.driver import KINDS, plan
 from tools.faults.model import Write
@@ -306,6 +306,37 @@ async def test_each_check_complains(evidence: Evidence, check: str, wrong: Wrong
 
 def test_every_check_is_shown_at_work() -> None:
     assert {check for check, _, _ in WRONGS} == set(CHECKS)
+
+
+def happened(action: str, **changes: list[Any]) -> Row:
+    """An audit row."""
+    return {"action": action, "changes": changes, "organization_id": 1, "user_id": 2, "request_id": "w1-1"}
+
+
+def told(type_: str, **data: Any) -> Row:
+    """An event."""
+    return {"id": 1, "type": type_, "data": data, "organization_id": 1, "actor_id": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "later", "is_fine"),
+    [
+        ({"status": ["sold", "available"]}, [], True),
+        ({"status": ["sold", "available"]}, [told("property.updated", status="available")], False),
+        ({"price": ["1.00", "2.00"]}, [], False),
+        ({"status": ["sold", "available"], "price": ["1.00", "2.00"]}, [], False),
+    ],
+)
+def test_nobody_is_told_what_a_deal_does_to_a_deleted_property(
+    change: dict[str, list[Any]], later: list[Row], is_fine: bool
+) -> None:
+    entries = [happened("create", status=[None, "sold"]), happened("delete"), happened("update", **change)]
+    events = [told("property.created", status="sold"), told("property.deleted"), *later]
+    assert (not list(_compare("property", 1, entries, events))) == is_fine
+    # What comes after it is restored is told again, with the status that it got meanwhile.
+    entries += [happened("restore"), happened("update", price=["2.00", "3.00"])]
+    events += [told("property.updated", status="available"), told("property.updated", price="3.00")]
+    assert (not list(_compare("property", 1, entries, events))) == is_fine
 
 
 async def test_a_row_of_another_organisation_is_found(fresh_database: TestDatabase) -> None:
