@@ -223,21 +223,25 @@ class Hub:
         yield connected_message(start.position)
         if start.is_resync:
             yield resync_message(start.position)
-        heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
-        while stream.ended_at is None:
-            now = time.monotonic()
-            if now >= heartbeat_at:
-                heartbeat_at = now + HEARTBEAT_SECONDS
-                yield HEARTBEAT
-            elif not stream.is_live:
-                if chunk := await self._catch_up(stream):
+        call_later = asyncio.get_running_loop().call_later
+        timer = call_later(HEARTBEAT_SECONDS, stream.beat)
+        try:
+            while stream.ended_at is None:
+                if stream.is_heartbeat_due:
+                    stream.is_heartbeat_due = False
+                    timer = call_later(HEARTBEAT_SECONDS, stream.beat)
+                    yield HEARTBEAT
+                elif not stream.is_live:
+                    if chunk := await self._catch_up(stream):
+                        yield chunk
+                elif chunk := stream.take():
                     yield chunk
-            elif chunk := stream.take():
-                yield chunk
-                # Written; an event is created directly before its commit. The two clocks may differ.
-                STREAM_LAG.observe(max(0.0, time.time() - stream.oldest_taken))
-            else:
-                await stream.wait(heartbeat_at - now)
+                    # Written; an event is created directly before its commit. The two clocks may differ.
+                    STREAM_LAG.observe(max(0.0, time.time() - stream.oldest_taken))
+                else:
+                    await stream.wait()
+        finally:
+            timer.cancel()
         if not stream.is_cut:
             yield GOODBYE
 

@@ -240,7 +240,7 @@ STREAM_LISTENING = Gauge(
     multiprocess_mode="livesum",
     registry=_REGISTRY,
 )
-STREAM_LAG = Histogram(
+_STREAM_LAG = Histogram(
     "reos_sse_lag_seconds",
     "Time from an event's commit until it was written to a live stream.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
@@ -348,6 +348,7 @@ class Tally:
 
 
 _tallies: list[Tally] = []
+STREAM_LAG = Tally(_STREAM_LAG)
 _statements: dict[str, Tally] = {}
 
 

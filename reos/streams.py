@@ -158,9 +158,10 @@ class Stream:
         self.is_live = False
         self.ended_at: float | None = None  # monotonic
         self.is_cut = False
+        self.is_heartbeat_due = False
         self.oldest_taken = 0.0  # when the first event was created of what was taken last; seconds since 1970
         self._queue: deque[Message] = deque()
-        self._changed = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def session(self) -> tuple[int, int]:
@@ -186,7 +187,7 @@ class Stream:
             self.cut("its client is too slow")
             return
         self._queue.append(message)
-        self._changed.set()
+        self._wake()
 
     def take(self) -> bytes:
         """The next queued messages, as far as the user may still see them; empty when there are none."""
@@ -201,18 +202,29 @@ class Stream:
                 size += len(message.text)
         return b"".join(parts)
 
-    async def wait(self, seconds: float) -> None:
-        """Wait until there is something to write, but not longer than so."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        self._changed.clear()
+    async def wait(self) -> None:
+        """Wait until there is something to write, or the stream is to end.
+
+        There is one wait for each event and stream, so it has neither a timer of its own nor an asyncio.Event: the two
+        would cost as much as all else that a stream does for an event.
+        """
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def beat(self) -> None:
+        """Let the stream write a heartbeat."""
+        self.is_heartbeat_due = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def end(self) -> None:
         """Let the stream say its last words and end."""
         if self.ended_at is None:
             self.ended_at = time.monotonic()
-            self._changed.set()
+            self._wake()
 
     def cut(self, reason: str) -> None:
         """End the stream without another word."""
