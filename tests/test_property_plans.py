@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -23,6 +23,7 @@ from reos.queries.listing import PageRequest, Rows
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROWS = 100_000
+SMALL = 5_000  # of another organisation
 RUNS = 7  # asyncpg prepares a statement at once, and PostgreSQL may choose a generic plan from the sixth run on
 LIMIT = 20
 
@@ -33,7 +34,7 @@ select %s, n || ' Main St', 'City ' || n %% 1000, 'TX', lpad((n %% 99999)::text,
     (array['available', 'sold', 'rented'])[1 + n %% 3], case when n %% 10 > 0 then n end,
     case when n %% 10 > 0 then n %% 7 end, case when n %% 10 > 0 then 500 + n %% 3000 end,
     case when n %% 10 > 0 then 1900 + n %% 120 end, (n %% 180000) / 1000.0 - 90, (n %% 360000) / 1000.0 - 180,
-    case when n %% 1000 = 0 then 'rare lighthouse' else 'a place like any other' end,
+    case when n %% 1000 = 0 then 'rare lighthouse' when n %% 8 = 5 then 'a garden' else 'a place like any other' end,
     now() - n * interval '1 minute', now() - (n * 7919 %% 100000) * interval '1 minute'
 from generate_series(1, %s) n
 """
@@ -91,7 +92,7 @@ async def plans(database: TestDatabase) -> AsyncIterator[Plans]:
     with psycopg.connect(database.superuser_dsn, autocommit=True) as conn:
         conn.execute("set role reos_owner")
         organizations = []
-        for name, rows in (("before", 30_000), ("the one", ROWS), ("after", 30_000)):
+        for name, rows in (("before", 30_000), ("the one", ROWS), ("after", 30_000), ("small", SMALL)):
             row = conn.execute(
                 "insert into organizations (name, slug) values (%s, %s) returning id", [name, name.replace(" ", "-")]
             ).fetchone()
@@ -194,6 +195,22 @@ async def test_rare_words_come_out_of_the_search_index(plans: Plans) -> None:
         assert len(listed) >= (RUNS if number else 0)
         # A trigram of the word may be in some more rows, which are looked at and left out.
         assert max((node["Actual Rows"] * node["Actual Loops"] for node in read), default=0) <= ROWS / 100
+
+
+async def test_of_many_hits_a_page_is_a_stretch_of_the_list_index(plans: Plans) -> None:
+    """Also in a small organisation among large ones: the statistics say that ids and organisations go together."""
+    of_small = replace(plans, organization_id=plans.organization_id + 2)
+    # A generic plan takes ten hits for granted, whatever the statistics say.
+    await plans.conn.execute("set plan_cache_mode = force_custom_plan")
+    rows, found = await of_small.list(PageRequest(LIMIT, (("created_at", True),)), search="garden")
+    await plans.conn.execute("reset plan_cache_mode")
+    assert (len(rows.items), rows.total) == (LIMIT, SMALL / 8)
+    listed = [node for node in scans(found) if "ANY" in node.get("Index Cond", "")]
+    assert len(listed) == RUNS
+    for node in listed:
+        assert node["Plan Rows"] == pytest.approx(SMALL / 8, rel=0.2)
+        assert node["Index Name"] == "properties_by_created_at"
+        assert node["Actual Rows"] <= LIMIT + 1
 
 
 @pytest.mark.parametrize("search", ["main", "place other", "ma", "st"])

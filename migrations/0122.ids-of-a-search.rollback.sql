@@ -1,0 +1,2 @@
+drop statistics properties_id_tells_organization, leads_id_tells_organization, deals_id_tells_organization,
+    portfolios_id_tells_organization, campaigns_id_tells_organization, users_id_tells_organization;
