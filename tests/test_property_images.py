@@ -177,6 +177,19 @@ async def test_an_upload_is_shown_under_its_address(api: Api, format: str, conte
     assert small.headers["Content-Type"] == "image/jpeg"
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
+async def test_a_picture_may_be_as_small_as_a_pixel(api: Api, format: str) -> None:
+    """A JPEG is read at an eighth of its size, which must not come to nothing."""
+    admin = await api.register()
+    path = await add(admin)
+    for size, small in (((1, 1), (1, 1)), ((7, 500), (6, 400)), ((500, 7), (400, 6)), ((1, 16_000), (1, 400))):
+        data = picture(format, size)
+        created = await upload(admin, path, data)
+        assert (await shown(api, created["url"])).content == data
+        thumbnail = await shown(api, created["thumbnail_url"])
+        assert Image.open(io.BytesIO(thumbnail.content)).size == small
+
+
 async def test_an_address_is_stable_and_answers_head_and_304(api: Api) -> None:
     admin = await api.register()
     path = await add(admin)

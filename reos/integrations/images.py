@@ -110,8 +110,9 @@ def _inspect(data: bytes) -> ImageInfo:
     image = _open(data, format)
     info = ImageInfo(format, CONTENT_TYPES[format], image.width, image.height)
     try:
-        # A JPEG is read to its end at an eighth of its size already; other formats take no notice.
-        image.draft(None, (image.width // 8, image.height // 8))
+        # A JPEG is read to its end at an eighth of its size already; other formats take no notice. Pillow divides by
+        # the sides that are wanted, so none may be 0.
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
     except Exception as error:
         raise _unreadable() from error
