@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from api import Api, Client, served_api
 from conftest import TestDatabase
@@ -429,6 +430,29 @@ async def test_a_mail_without_an_answer_is_unknown_and_not_sent_again(crm: Api, 
     assert (campaign["unknown_count"], campaign["sent_count"]) == (3, 0)
     assert len(sink.mails) == 3
     assert {row["error_message"] for row in await recipients(admin, path)} == {"The mail server could not be reached."}
+
+
+async def test_a_deadlock_over_an_outcome_is_no_reason_to_forget_it(
+    crm: Api, sink: MailSink, fresh_database: TestDatabase
+) -> None:
+    admin = await crm.register()
+    await add_leads(admin, crm, 1)
+    path = await add_campaign(admin)
+    sink.gate = asyncio.Event()
+    conn = await asyncpg.connect(fresh_database.superuser_dsn)
+    try:
+        async with running_worker(crm.settings):
+            await send(admin, path)
+            await sink.received(1)
+            # It is the worker that notices, and that Postgres ends.
+            await conn.execute("set deadlock_timeout = '60s'; begin; select from campaign_recipients for update")
+            sink.gate.set()
+            await until(lambda: conn.fetchval("select exists (select from pg_locks where not granted)"))
+            await conn.execute("select from campaigns for no key update; commit")
+            campaign = await until_status(admin, path, "completed")
+    finally:
+        await conn.close()
+    assert (campaign["sent_count"], campaign["unknown_count"]) == (1, 0)
 
 
 async def test_the_pace_is_kept(fresh_database: TestDatabase, tmp_path: Path, sink: MailSink) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
@@ -14,11 +15,13 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from api import Api, Client, served_api
 from conftest import TestDatabase
 from crm import add_lead, audited
+from event_streams import until
 from job_queue import running_worker
 from mail_sink import MailSink
 from test_campaign_sending import add_campaign, assert_counters_equal_rows, recipients, send, until_status
@@ -297,3 +300,42 @@ async def test_without_a_secret_no_bounces_are_taken(fresh_database: TestDatabas
     async with served_api(fresh_database, tmp_path) as api:
         response = await api.http.post("/bounces/generic", **signed({"bounces": []}, secret=b""))
         assert response.status_code == 404
+
+
+# Beside the job that sends
+
+
+@pytest.mark.parametrize("what", ["o", "c", "u", "bounce", "complaint"])
+async def test_what_recipients_do_waits_for_the_campaign_before_it_takes_them(
+    api: Api, mailing: Mailing, what: str
+) -> None:
+    """The job locks the campaign and then its recipients. Who did it the other way round would meet it half-way."""
+    conn = await asyncpg.connect(api.owner_dsn)
+    try:
+        await conn.execute("set role reos_owner; begin")
+        recipient_id = (await mailing.recipient())["id"]
+        campaign_id = int(mailing.path.rpartition("/")[2])
+        await conn.execute("select from campaigns where id = $1 for no key update", campaign_id)
+        asking = asyncio.create_task(_do(api, mailing, what))
+        await until(lambda: _is_waiting(conn))
+        await conn.execute("update campaign_recipients set attempts = attempts where id = $1", recipient_id)
+        await conn.execute("commit")
+        assert (await asking).status_code in (200, 302)
+    finally:
+        await conn.close()
+    row = await mailing.recipient()
+    name = {"o": "opened_at", "c": "clicked_at", "bounce": "bounced_at"}.get(what, "unsubscribed_at")
+    assert row[name] is not None
+    await assert_counters_equal_rows(mailing.admin, mailing.path)
+
+
+async def _do(api: Api, mailing: Mailing, what: str) -> httpx.Response:
+    if what == "u":
+        return await api.http.post(mailing.link("u"))
+    if what in ("o", "c"):
+        return await api.http.get(mailing.link(what))
+    return await api.http.post("/bounces/generic", **signed(report(mailing, type=what)))
+
+
+async def _is_waiting(conn: asyncpg.Connection) -> bool:
+    return bool(await conn.fetchval("select count(*) from pg_locks where not granted"))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+import asyncpg
 from loguru import logger
 
 from reos.db import Connection, Record, tenant_transaction
@@ -449,7 +450,12 @@ class _Sending:
             self.news.clear()
             if self.outcomes:
                 outcomes, self.outcomes = self.outcomes, []
-                await self._record(outcomes)
+                try:
+                    await self._record(outcomes)
+                except BaseException:
+                    # Nothing more may be handed over that would not be kept either.
+                    self.stop.set()
+                    raise
                 if not self.is_over:
                     await asyncio.sleep(GATHER_SECONDS)
 
@@ -458,9 +464,8 @@ class _Sending:
             try:
                 await self._record_once(outcomes)
                 return
-            except (*LOST, OverloadedError) as error:
+            except (*LOST, asyncpg.TransactionRollbackError, OverloadedError) as error:
                 if wait is None:
-                    self.stop.set()
                     raise
                 logger.warning("What became of {} recipients is not kept yet: {}", len(outcomes), error)
             await asyncio.sleep(wait)

@@ -1,13 +1,26 @@
 -- name: record_open :exec
--- The first time counts; mail programs ask for the picture whenever they like.
-update campaign_recipients set opened_at = clock_timestamp(), updated_at = clock_timestamp()
-where id = $1 and opened_at is null
+-- The first time counts; mail programs ask for the picture whenever they like. The campaign is locked before its
+-- recipient, here and below, as by the job that sends it: its counters follow the recipient.
+with campaign as materialized (
+    select c.id from campaign_recipients r join campaigns c on c.organization_id = r.organization_id
+        and c.id = r.campaign_id
+    where r.id = $1 and r.opened_at is null
+    for no key update of c
+)
+update campaign_recipients r set opened_at = clock_timestamp(), updated_at = clock_timestamp()
+from campaign c where r.id = $1 and r.campaign_id = c.id and r.opened_at is null
 
 -- name: record_click :exec
 -- Who has clicked has opened, also where pictures are not shown.
-update campaign_recipients set clicked_at = clock_timestamp(), opened_at = coalesce(opened_at, clock_timestamp()),
-    updated_at = clock_timestamp()
-where id = $1 and clicked_at is null
+with campaign as materialized (
+    select c.id from campaign_recipients r join campaigns c on c.organization_id = r.organization_id
+        and c.id = r.campaign_id
+    where r.id = $1 and r.clicked_at is null
+    for no key update of c
+)
+update campaign_recipients r set clicked_at = clock_timestamp(),
+    opened_at = coalesce(r.opened_at, clock_timestamp()), updated_at = clock_timestamp()
+from campaign c where r.id = $1 and r.campaign_id = c.id and r.clicked_at is null
 
 -- name: get_unsubscriber :one
 -- Whose page it is. A letter has no address of its own: there it is the lead's.
@@ -22,11 +35,16 @@ where r.id = $1
 
 -- name: unsubscribe :one
 -- The address is suppressed from now on; it may be so already, and then only the time is kept.
-with unsubscribed as (
+with campaign as materialized (
+    select c.id from campaign_recipients r join campaigns c on c.organization_id = r.organization_id
+        and c.id = r.campaign_id
+    where r.id = $1
+    for no key update of c
+), unsubscribed as (
     update campaign_recipients r set unsubscribed_at = coalesce(r.unsubscribed_at, clock_timestamp()),
         updated_at = case when r.unsubscribed_at is null then clock_timestamp() else r.updated_at end
-    from leads l
-    where r.id = $1 and l.organization_id = r.organization_id and l.id = r.lead_id
+    from campaign c, leads l
+    where r.id = $1 and r.campaign_id = c.id and l.organization_id = r.organization_id and l.id = r.lead_id
     returning coalesce(r.address, l.email, l.phone) as address
 ), suppressed as (
     insert into suppressions (organization_id, email, phone, reason)
@@ -43,6 +61,11 @@ select (select id from suppressed) as suppression_id from unsubscribed
 -- not known; a complaint is an unsubscription. Neither address is written to again. How many mails were found.
 with reported as (
     select b.id, b.kind, b.reason from jsonb_to_recordset($1::jsonb) b (id bigint, kind text, reason text)
+), campaign as materialized (
+    select c.id from campaigns c
+    where c.id in (select r.campaign_id from reported b join campaign_recipients r on r.id = b.id)
+    order by c.id
+    for no key update of c
 ), changed as (
     update campaign_recipients r set
         status = case when b.kind = 'bounce' and r.status in ('sending', 'sent', 'unknown') then 'bounced'
@@ -54,8 +77,8 @@ with reported as (
         unsubscribed_at = case when b.kind = 'complaint' then coalesce(r.unsubscribed_at, clock_timestamp())
             else r.unsubscribed_at end,
         updated_at = clock_timestamp()
-    from reported b
-    where r.id = b.id and r.sending_at is not null
+    from reported b, campaign c
+    where r.id = b.id and r.campaign_id = c.id and r.sending_at is not null
     returning r.address, b.kind
 ), suppressed as (
     insert into suppressions (organization_id, email, reason)
