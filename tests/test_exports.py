@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -19,6 +20,8 @@ import pytest
 from api import Api, Client
 from crm import add_deal, add_lead, add_property, audited
 from event_streams import change, until
+from loguru import logger
+from raw_http import Line
 
 from reos.db import begin_tenant
 from reos.handlers import exports
@@ -283,6 +286,37 @@ async def test_an_export_is_audited_and_a_head_is_not(api: Api, path: str, resou
     assert await audited(api, admin, resource_type) == [("export", resource_type, None, {"rows": [None, 0]})] * 2
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_head_leaves_no_complaint_and_its_connection_goes_on(
+    api: Api, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin = await api.register()
+    house = await add_property(admin)
+    await add_lead(admin)
+    deal = await add_deal(admin, house["id"])
+    body = {"transaction_type": "sale", "amount": "1", "transaction_date": "2026-03-04"}
+    await admin.post(f"/deals/{deal['id']}/transactions", json=body)
+    complaints: list[str] = []
+    number = logger.add(complaints.append, level="WARNING")
+    caplog.clear()
+    url = httpx.URL(api.url)
+    line, writers = Line(url.host, url.port or 0), set()
+    fields = "".join(f"{name}: {value}\r\n" for name, value in admin.headers.items())
+    try:
+        for method in ("HEAD", "HEAD", "GET", "HEAD", "GET"):
+            request = f"{method} /api/v1{path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n"
+            answer = await line.exchange(request.encode(), is_head=method == "HEAD")
+            assert (answer.status, answer.header("transfer-encoding")) == (200, "chunked")
+            assert answer.body.count(b"\r\n") == (2 if method == "GET" else 0)
+            writers.add(line.writer)
+    finally:
+        await line.close()
+        logger.remove(number)
+    assert len(writers) == 1
+    # Sanic tells what it has met in the standard library's log.
+    assert complaints + [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 def told(response: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in response.headers.items() if name not in ("date", "x-request-id")}
 
@@ -331,6 +365,28 @@ async def test_refusals_come_before_the_first_byte(api: Api, path: str) -> None:
         assert await manager.fields_refused("GET", path, params={"near": "91,0"}) == {"near": "near"}
     assert [row["action"] for row in await api.audits(admin)] == ["denied"]
     assert (await manager.request("GET", path)).status_code == 200
+
+
+async def test_an_export_passes_the_first_and_the_last_day(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = await api.register()
+    path = f"/deals/{(await add_deal(admin))['id']}/transactions"
+    booked = []
+    for day in ["0001-01-01"] * 5 + ["9999-12-31"] * 5:
+        body = {"transaction_type": "sale", "amount": "1", "transaction_date": day}
+        booked.append(str((await admin.post(path, json=body))["id"]))
+    newest_first = booked[::-1]
+    monkeypatch.setattr(exports, "PAGE_ROWS", 2)
+
+    async def exported(**params: str) -> list[str]:
+        # What goes wrong here has no end.
+        async with asyncio.timeout(10):
+            return [row["id"] for row in await export(admin, "/analytics/revenue/export", **params)]
+
+    assert await exported() == newest_first
+    assert await exported(start_date="9999-12-31", end_date="9999-12-31") == newest_first[:5]
+    assert await exported(start_date="9999-12-31") == newest_first[:5]
+    assert await exported(start_date="0001-01-01", end_date="0001-01-01") == newest_first[5:]
+    assert await exported(end_date="0001-01-01") == newest_first[5:]
 
 
 # --- large ones --------------------------------------------------------------------------------------------------

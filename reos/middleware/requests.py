@@ -156,15 +156,24 @@ def streaming(request: Request) -> Iterator[None]:
 
 
 class _CountedResponse(HTTPResponse):
-    """A streamed response that knows how many bytes of its body it was given."""
+    """A streamed response that knows how many bytes of its body it was given; to HEAD, the head alone goes out."""
 
     def __init__(self, response: HTTPResponse):
         super().__init__(response.body, response.status, response.headers, response.content_type)
         self.sent = 0
+        self.is_complete = False  # HEAD has its answer
 
     async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
+        if self.is_complete:
+            return
         await super().send(data, end_stream)
-        self.sent += len(data or b"")
+        http: Any = self.stream
+        if http.head_only:
+            # Ends the answer here. Sanic awaits this function itself when the handler is done, and it is no coroutine.
+            http.head_response_ignored(b"", True)
+            self.is_complete = True
+        else:
+            self.sent += len(data or b"")
 
 
 def _measure(request: Request, status: int) -> None:
