@@ -162,6 +162,12 @@ def idle(evidence: Evidence) -> Evidence:
     return replace(evidence, model=model)
 
 
+def unread(evidence: Evidence) -> Evidence:
+    model = copy.copy(evidence.model)
+    model.reactions = []
+    return replace(evidence, model=model)
+
+
 def campaign_mail(evidence: Evidence) -> int:
     return next(place for place, mail in enumerate(evidence.mails) if b"Subject: Campaign c" in mail.raw)
 
@@ -227,6 +233,7 @@ WRONGS: list[tuple[str, str, Wrong]] = [
     ("run", "a fault that struck at nothing", fault_missed),
     ("run", "nobody does anything", idle),
     ("run", "a reader of nothing", with_got(list.clear)),
+    ("run", "nobody reads a mail", unread),
     ("answers", "a connection lost where nobody was killed", lose_connection),
     ("answers", "a write without an answer", with_write(is_kind("lead.create"), status=None)),
     ("writes", "an acknowledged write that was lost", missing("audit_logs", of_write)),
@@ -280,6 +287,9 @@ WRONGS: list[tuple[str, str, Wrong]] = [
     ("campaigns", "a counter that is off", edited("campaigns", lambda r: r["sent_count"], sent_count=10**6)),
     ("campaigns", "a campaign that goes on", edited("campaigns", lambda r: r["status"] == "completed",
                                                     status="in_progress")),
+    ("reactions", "an opening that is gone", edited("campaign_recipients", lambda r: r["opened_at"], opened_at=None)),
+    ("reactions", "a click that is not counted", edited("campaigns", lambda r: r["clicked_count"], clicked_count=0)),
+    ("reactions", "an unsubscription that is gone", lambda evidence: with_table(evidence, "suppressions", [])),
     ("jobs", "a job that is gone", missing("procrastinate_jobs", tenant_job)),
     ("jobs", "a job twice", doubled("procrastinate_jobs", tenant_job, id=10**9)),
     ("jobs", "a job that nobody runs", edited("procrastinate_jobs", tenant_job, status="doing")),

@@ -48,6 +48,7 @@ COUNTERS = {
     "suppressed_count": {"suppressed"},
     "unknown_count": {"unknown"},
 }
+TIME_OF = {"o": "opened_at", "c": "clicked_at", "u": "unsubscribed_at"}
 ENDS = {"sent", "failed", "suppressed", "unknown"}
 ENOUGH_WRITES = 150
 # What a write of this kind leaves in the audit log: action, and the resource's type.
@@ -180,6 +181,8 @@ def check_run(evidence: Evidence) -> Iterator[str]:
         yield f"only {done} writes were done"
     if not all(follower.got for follower in evidence.followers):
         yield "a reader of the event stream got nothing"
+    if not evidence.model.reactions:
+        yield "nobody did anything with a mail"
 
 
 # --- writes ------------------------------------------------------------------------------------------------------
@@ -609,6 +612,30 @@ def _check_counters(campaign: Row, rows: list[Row]) -> Iterator[str]:
         yield f"campaign {campaign['id']} is {campaign['status']}, its recipients are {dict(counted)}"
 
 
+def check_reactions(evidence: Evidence) -> Iterator[str]:
+    """What somebody did with a mail, and was answered, is kept, and counted; who unsubscribed is suppressed."""
+    subjects = {row["id"]: row["subject"] for row in evidence.tables["campaigns"]}
+    rows = {}
+    for row in evidence.tables["campaign_recipients"]:
+        mark = re.search(r"\bc[0-9]+-[0-9]+\b", subjects[row["campaign_id"]])
+        rows[mark and mark[0], (row["address"] or "").lower()] = row
+    emails = [row for row in evidence.tables["suppressions"] if row["email"]]
+    suppressed = {(row["organization_id"], row["email"].lower()) for row in emails}
+    for reaction in evidence.model.reactions:
+        row = rows.get((reaction.mark, reaction.address))
+        if row is None or row[TIME_OF[reaction.kind]] is None:
+            yield f"{reaction} was answered and is not kept"
+        elif reaction.kind == "u" and (row["organization_id"], reaction.address) not in suppressed:
+            yield f"{reaction} was answered, and the address is not suppressed"
+    recipients = _by(evidence.tables["campaign_recipients"], "campaign_id")
+    for campaign in evidence.tables["campaigns"]:
+        for name in TIME_OF.values():
+            counted = sum(row[name] is not None for row in recipients[campaign["id"]])
+            counter = name.replace("_at", "_count")
+            if campaign[counter] != counted:
+                yield f"campaign {campaign['id']}.{counter} is {campaign[counter]}, {counted} rows say so"
+
+
 # --- jobs and webhooks -------------------------------------------------------------------------------------------
 
 
@@ -754,6 +781,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "sums": check_sums,
     "organisations": check_organisations,
     "campaigns": check_campaigns,
+    "reactions": check_reactions,
     "jobs": check_jobs,
     "webhooks": check_webhooks,
     "sessions": check_sessions,

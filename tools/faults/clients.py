@@ -144,6 +144,19 @@ class Clients:
 
     # --- the wire ------------------------------------------------------------------------------------------------
 
+    async def visit(self, method: str, path: str) -> RawAnswer | None:
+        """Follow a link of a mail, which belongs to no user; None when it was not answered.
+
+        Whoever has got a mail is known to the database, and answered 200 or 302, or asked to come again.
+        """
+        what = f"{method} {path}"
+        answer = await self._exchange(method, path, {}, None, Attempt(1, time.monotonic()), what)
+        if answer is not None and answer.status not in (200, 302):
+            problem = problem_of(answer, 0) if answer.status == 503 else "is no answer to who has got a mail"
+            if problem:
+                self.model.blame("answers", f"{what}: {answer.status} {problem}: {answer.body[:500]!r}")
+        return answer
+
     async def _send(
         self,
         user: User,
@@ -159,9 +172,17 @@ class Clients:
         token = user.token if token is None else token
         if token:
             headers["Authorization"] = f"Bearer {token}"
+        answer = await self._exchange(method, PREFIX + path, headers, body, attempt, what)
+        if answer is not None:
+            self._judge(answer, user, what)
+        return answer
+
+    async def _exchange(
+        self, method: str, path: str, headers: dict[str, str], body: Any, attempt: Attempt, what: str
+    ) -> RawAnswer | None:
         cut = self.cuts.popleft() if self.cuts else None
         try:
-            answer = await self.wire.request(method, PREFIX + path, headers, body, cut=cut)
+            answer = await self.wire.request(method, path, headers, body, cut=cut)
         except LostError as error:
             attempt.lost = str(error)
             self.model.lost.append((attempt.began, time.monotonic(), f"{what}: {error}"))
@@ -174,7 +195,6 @@ class Clients:
         else:
             attempt.status = answer.status
             self.model.statuses[str(answer.status)] += 1
-            self._judge(answer, user, what)
             return answer
         finally:
             attempt.ended = time.monotonic()

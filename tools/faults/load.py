@@ -404,7 +404,7 @@ async def _send_campaign(clients: Clients, organization: Organization, user: Use
         "name": f"Campaign {number}",
         "campaign_type": "email",
         "subject": f"Campaign c{organization.number}-{number} for you",
-        "content": "<p>Hello {{first_name}}, see {{property_address}}.</p>",
+        "content": '<p>Hello {{first_name}}, see <a href="https://example.com/">{{property_address}}</a>.</p>',
     }
     made = await clients.write(user, "campaign.create", "POST", "/campaigns", body)
     if not made.is_done:

@@ -94,6 +94,15 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Reaction:
+    """What somebody did with a campaign's mail, and was answered."""
+
+    mark: str  # of the campaign
+    address: str
+    kind: str  # o: opened, c: clicked, u: unsubscribed
+
+
+@dataclass(frozen=True)
 class Violation:
     """A promise that was broken, with its evidence."""
 
@@ -127,6 +136,7 @@ class Model:
         self.lost: list[tuple[float, float, str]] = []  # requests without a whole answer: began, ended, what
         self.webhooks: dict[int, tuple[Organization, str, frozenset[str]]] = {}  # secret and types
         self.campaigns: dict[int, str] = {}  # the mark in the subject
+        self.reactions: list[Reaction] = []
 
     def new_write(self, user: User, kind: str, method: str, path: str, body: Any, **options: Any) -> Write:
         write = Write(len(self.writes) + 1, user, kind, method, path, body, **options)

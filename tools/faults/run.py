@@ -23,6 +23,7 @@ from tools.faults.clients import Clients
 from tools.faults.driver import KINDS, Scene, drive, plan
 from tools.faults.followers import Follower, follow
 from tools.faults.model import Model
+from tools.faults.recipients import read_mails
 from tools.faults.service import AWAY, Service, until_ready
 from tools.faults.wire import Wire
 
@@ -145,6 +146,7 @@ def _set_to_work(scene: Scene, options: Options) -> list[asyncio.Task[None]]:
         work += [load.work(clients, users[number % len(users)], options.pause) for number in range(options.clients)]
         work += [load.send_campaigns(clients, organization, 4.0), load.suppress_somebody(clients, organization)]
         work += [load.come_and_go(clients, clients.dice.choice(users), 1.0)]
+    work.append(read_mails(clients, scene.sink.mails))
     return [asyncio.create_task(each) for each in work]
 
 
@@ -313,6 +315,7 @@ def summary(evidence: Evidence) -> list[str]:
         f"{len(conditional)} writes with If-Match, {sum(w.status == 412 for w in conditional)} of them refused",
         f"{len(tables['events'])} events; {len(followers)} readers got {got} over {streams} streams",
         f"{len(tables['campaigns'])} campaigns, recipients: {_listed(recipients)}; {len(evidence.mails)} mails",
+        f"{len(model.reactions)} mails were opened, clicked or unsubscribed from at once",
         f"{len(tables['procrastinate_jobs'])} jobs, {len(tables['job_runs'])} runs",
         f"{len(tables['webhook_logs'])} deliveries in {len(evidence.hooks)} requests",
         f"{len(model.families)} sessions came and went",
