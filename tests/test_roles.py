@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from api import Api, Client
+from event_streams import until
 
 pytestmark = pytest.mark.integration
 
@@ -215,6 +216,74 @@ async def test_a_deleted_role_is_lost_by_its_users(api: Api) -> None:
     assert log["changes"]["name"] == [role["name"], None]
     assert log["changes"]["user_ids"] == [[user.user_id for user in users], None]
     assert set(log["changes"]["permission_ids"][0]) == {permission["id"] for permission in role["permissions"]}
+
+
+async def test_users_change_with_the_names_and_the_end_of_their_roles(api: Api) -> None:
+    """Whoever keeps a copy by `updated_since` learns of what the items show of the roles."""
+    admin, stranger = await api.register(), await api.register()
+    ids = await permission_ids(admin)
+    role, others = await add_role(admin), await add_role(admin)
+    users = [await api.add_user(admin) for _ in range(3)]
+    for user in users[:2]:
+        await give(admin, user, role["id"], others["id"])
+    await give(admin, users[2], others["id"])
+    since = (await admin.put(f"/users/{users[2].user_id}", json={"phone": "+1 512 555 0100"}))["updated_at"]
+    path = f"/roles/{role['id']}"
+
+    async def changed() -> list[dict[str, Any]]:
+        """The users that changed since the last call; the list has also who was the last to change before it."""
+        nonlocal since
+        page = await admin.get("/users", params={"updated_since": since, "sort": "updated_at"})
+        found = [user for user in page["items"] if user["updated_at"] > since]
+        since = max((user["updated_at"] for user in found), default=since)
+        return sorted(found, key=lambda user: int(user["id"]))
+
+    assert await changed() == []
+    for body in ({"description": "x"}, {"permission_ids": [ids["lead:read"]]}, {"name": role["name"]}):
+        await admin.put(path, json=body)
+        assert await changed() == []
+    tags = [(await admin.request("GET", f"/users/{user.user_id}")).headers["ETag"] for user in users]
+    await admin.put(path, json={"name": "Renamed", "permission_ids": []})
+    shown = await changed()
+    assert [user["id"] for user in shown] == [user.user_id for user in users[:2]]
+    assert all({"id": role["id"], "name": "Renamed"} in user["roles"] for user in shown)
+    for user, tag, status in zip(users, tags, (412, 412, 200), strict=True):
+        headers = {"If-Match": tag}
+        await admin.put(f"/users/{user.user_id}", json={}, headers=headers, status=status)
+    await admin.delete(path)
+    assert [(user["id"], [role["id"] for role in user["roles"]]) for user in await changed()] == [
+        (user.user_id, [others["id"]]) for user in users[:2]
+    ]
+    await admin.delete(f"/roles/{others['id']}")
+    assert [(user["id"], user["roles"]) for user in await changed()] == [(user.user_id, []) for user in users]
+    assert (await stranger.get("/users", params={"updated_since": since}))["total"] == 0
+
+
+@pytest.mark.parametrize(("method", "options"), [("PUT", {"json": {"name": "Renamed"}}), ("DELETE", {})])
+async def test_the_users_of_a_role_are_locked_in_their_order(api: Api, method: str, options: dict[str, Any]) -> None:
+    """Two changes of roles that many users have then wait for each other, and never in a circle."""
+    admin = await api.register()
+    role = await add_role(admin)
+    users = [await api.add_user(admin) for _ in range(2)]
+    for user in reversed(users):
+        await give(admin, user, role["id"])
+    # So few rows are read as they lie in the table, the other way round, unless the statement sorts them.
+    await api.fetch("analyze users, user_roles")
+    async with api.database.acquire() as conn:
+        await conn.execute(f"begin; set local reos.organization_id = '{admin.organization_id}'")
+        first, second = (f"select from users where id = {user.user_id} for update" for user in users)
+        await conn.execute(first)
+        changing = asyncio.create_task(admin.request(method, f"/roles/{role['id']}", **options))
+        await until(lambda: is_waited_for(api, conn.get_server_pid()))
+        await conn.execute(f"{second} nowait")
+        assert not changing.done()
+        await conn.execute("rollback")
+    assert (await changing).status_code in (200, 204)
+
+
+async def is_waited_for(api: Api, process: int) -> bool:
+    """Whether a transaction waits for what this server process of the database holds."""
+    return bool(await api.value("select exists (select from pg_locks where $1 = any(pg_blocking_pids(pid)))", process))
 
 
 async def test_grants_changes_and_deletions_of_a_role_may_meet(api: Api) -> None:

@@ -62,13 +62,19 @@ async def create(conn: Connection, name: str, description: str | None, permissio
 async def update(
     conn: Connection, role_id: int, patch: Mapping[str, Any], permission_ids: Sequence[int] | None
 ) -> dict[str, Any]:
-    """The role after the patch, with exactly these permissions unless they are None."""
+    """The role after the patch, with exactly these permissions unless they are None. It must be locked.
+
+    A new name changes its users too.
+    """
     await execute(conn, SQL.update_role, role_id, patch)
+    if "name" in patch:
+        await execute(conn, SQL.touch_role_users, role_id)
     if permission_ids is not None:
         await execute(conn, SQL.set_role_permissions, role_id, permission_ids)
     return await get(conn, role_id)
 
 
 async def delete(conn: Connection, role_id: int) -> None:
-    """Remove the role for good; its users lose what it gave them."""
+    """Remove the role for good; its users lose what it gave them, and so are changed too. It must be locked."""
+    await execute(conn, SQL.touch_role_users, role_id)
     await execute(conn, SQL.delete_role, role_id)

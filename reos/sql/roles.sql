@@ -51,6 +51,17 @@ update roles r set (name, description, updated_at)
     = (select p.name, p.description, clock_timestamp() from jsonb_populate_record(r, $2::jsonb) p)
 where r.id = $1
 
+-- name: touch_role_users :exec
+-- The users show the role by its name, so that they change with it. They are locked in the order of their keys, as the
+-- triggers do, so that two changes of roles cannot deadlock.
+with held as (
+    select u.organization_id, u.id
+    from user_roles ur join users u on u.organization_id = ur.organization_id and u.id = ur.user_id
+    where ur.role_id = $1 order by u.id for no key update of u
+)
+update users u set updated_at = clock_timestamp() from held h
+where u.organization_id = h.organization_id and u.id = h.id
+
 -- name: set_role_permissions :exec
 -- Exactly these; triggers bring the role's users up to date.
 with taken as (
