@@ -294,6 +294,8 @@ WRONGS: list[tuple[str, str, Wrong]] = [
     ("jobs", "a job twice", doubled("procrastinate_jobs", tenant_job, id=10**9)),
     ("jobs", "a job that nobody runs", edited("procrastinate_jobs", tenant_job, status="doing")),
     ("jobs", "a run that never ended", edited("job_runs", bool, finished_at=None)),
+    ("jobs", "a job that failed by a deadlock",
+     edited("job_runs", bool, error="An internal error occurred (DeadlockDetectedError).")),
     ("jobs", "a job that never ran", lambda evidence: with_table(evidence, "job_runs", [])),
     ("webhooks", "a delivery that is gone", missing("webhook_logs")),
     ("webhooks", "a delivery twice", doubled("webhook_logs")),

@@ -6,6 +6,7 @@ in tests/test_faults.py that shows it at work on a copy with something wrong in 
 
 from __future__ import annotations
 
+import builtins
 import itertools
 import json
 import re
@@ -21,6 +22,7 @@ import asyncpg
 from mail_sink import ReceivedMail
 from webhook_receiver import is_signed
 
+from reos.jobs.connector import LOST
 from tools.faults.driver import LOSS_SECONDS
 from tools.faults.followers import Follower
 from tools.faults.model import Model, Violation, Write, parse_request_id
@@ -652,9 +654,20 @@ def check_jobs(evidence: Evidence) -> Iterator[str]:
         for run in runs[job["id"]]:
             if run["finished_at"] is None or run["organization_id"] != job["args"]["organization_id"]:
                 yield f"{name}: attempt {run['attempt']} of organisation {run['organization_id']} never ended"
+            if _is_ours(run["error"]):
+                yield f"{name}: attempt {run['attempt']} failed by no fault: {run['error']}"
     for job_id in runs.keys() - {job["id"] for job in jobs}:
         yield f"job {job_id} has runs and is not there"
     yield from _check_deferred(evidence, jobs)
+
+
+def _is_ours(error: str | None) -> bool:
+    """Whether a job failed by an error that no fault explains: not that Postgres was away or cut a connection."""
+    inside = re.search(r"An internal error occurred \((\w+)\)", error or "")
+    if inside is None:
+        return False
+    kind = getattr(asyncpg, inside[1], None) or getattr(builtins, inside[1], None)
+    return kind is None or not issubclass(kind, LOST)
 
 
 def _check_deferred(evidence: Evidence, jobs: list[Row]) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Those who get the campaigns' mails: some of them open one, follow its link or unsubscribe the moment it arrives.
+"""Those who get the campaigns' mails: some of them open one, follow its link or unsubscribe as soon as it has arrived.
 
-The mail server has not said yet that it has the mail then, so that they meet the job that is sending it.
+The mail server takes a moment to say that it has a mail, and then the job keeps what became of it: that is when they
+come.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tools.faults.model import Reaction
 KINDS = {"o": 20, "c": 9, "u": 1}  # how often, after each once
 PART = 0.3  # of the mails that somebody reads
 POLL_SECONDS = 0.02
+WAIT_SECONDS = (0.1, 0.25)  # from a mail's arrival; around run.MAIL_SECONDS
 LINK = re.compile(r"/t/([ocu])/[^\"&]+")
 MARK = re.compile(r"\bc[0-9]+-[0-9]+\b")
 
@@ -53,6 +55,7 @@ def _links(mail: ReceivedMail) -> dict[str, str]:
 async def _follow(clients: Clients, address: str, links: dict[str, str], kind: str) -> None:
     """Follow one of the links until there is an answer."""
     method = "POST" if kind == "u" else "GET"
+    await asyncio.sleep(clients.dice.uniform(*WAIT_SECONDS))
     while not clients.gives_up:
         answer = await clients.visit(method, links[kind])
         if answer is not None and answer.status != 503:
