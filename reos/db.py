@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -32,9 +33,22 @@ MAX_WAITING = 2000  # requests that may wait for one at a time, in one process
 
 _READ_ONLY = "BEGIN READ ONLY"
 
+# Postgres counts days and microseconds from the beginning of the year 2000; the ends of its integers are infinities.
+_FIRST_DAY = date(2000, 1, 1).toordinal()
+_FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_INFINITE_DAYS = {2**31 - 1: date.max, -(2**31): date.min}
+_INFINITE_MOMENTS = {
+    2**63 - 1: datetime.max.replace(tzinfo=UTC),
+    -(2**63): datetime.min.replace(tzinfo=UTC),
+}
+
 
 async def prepare_connection(conn: asyncpg.Connection, role: str = "reos_app") -> None:
-    """Give a new connection its role and its jsonb codec.
+    """Give a new connection its role and its codecs: of jsonb, and of days and moments.
+
+    asyncpg would write Python's first and last day and moment as infinities, which are not equal to the same day in a
+    row that came as JSON: a cursor would stand before or behind the row that it was made from.
 
     The role is usually there already (`alter role … in database … set role`); where one log-in
     serves owner and service alike it is taken here.
@@ -46,8 +60,40 @@ async def prepare_connection(conn: asyncpg.Connection, role: str = "reos_app") -
         encoder=lambda value: b"\x01" + encoding.dumps(value),
         decoder=lambda data: orjson.loads(data[1:]),
     )
+    await conn.set_type_codec("date", schema="pg_catalog", format="tuple", encoder=_encode_day, decoder=_decode_day)
+    await conn.set_type_codec(
+        "timestamptz", schema="pg_catalog", format="tuple", encoder=_encode_moment, decoder=_decode_moment
+    )
     if await conn.fetchval("select current_user") != role:
         await conn.execute(f"set role {role}")
+
+
+def _encode_day(value: date) -> tuple[int]:
+    return (value.toordinal() - _FIRST_DAY,)
+
+
+def _decode_day(encoded: tuple[int]) -> date:
+    (days,) = encoded
+    try:
+        return date.fromordinal(days + _FIRST_DAY)
+    except (OverflowError, ValueError):
+        if days in _INFINITE_DAYS:
+            return _INFINITE_DAYS[days]
+        raise
+
+
+def _encode_moment(value: datetime) -> tuple[int]:
+    return ((value - _FIRST_MOMENT) // _MICROSECOND,)
+
+
+def _decode_moment(encoded: tuple[int]) -> datetime:
+    (microseconds,) = encoded
+    try:
+        return _FIRST_MOMENT + timedelta(0, 0, microseconds)
+    except OverflowError:
+        if microseconds in _INFINITE_MOMENTS:
+            return _INFINITE_MOMENTS[microseconds]
+        raise
 
 
 async def _no_reset(conn: asyncpg.Connection) -> None:

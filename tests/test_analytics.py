@@ -595,6 +595,9 @@ async def test_months_without_revenue_are_filled_in(api: Api) -> None:
     assert await listed() == ["2025-11 7.00", "2025-12 0.00", "2026-01 0.00", "2026-02 7.00"]
     assert await listed(start_date="2026-01-15") == ["2026-01 0.00", "2026-02 7.00"]
     assert await listed(end_date="2025-12-01") == ["2025-11 7.00", "2025-12 0.00"]
+    # The first and the last day that there are, as a range, are no limits.
+    assert await listed(start_date="2026-01-15", end_date="9999-12-31") == ["2026-01 0.00", "2026-02 7.00"]
+    assert await listed(start_date="0001-01-01", end_date="2025-12-01") == ["2025-11 7.00", "2025-12 0.00"]
     assert await listed(start_date="2026-02-02", end_date="2026-03-01") == ["2026-02 0.00", "2026-03 0.00"]
     assert await listed(start_date="2026-03-01") == []
     # Somebody has mistyped a year.
@@ -606,6 +609,27 @@ async def test_months_without_revenue_are_filled_in(api: Api) -> None:
     await book(admin, deal, "sale", "2.00", "0001-01-01")
     await book(admin, deal, "sale", "3.00", "9999-12-31")
     assert [entry for entry in await listed() if entry[:4] in ("0001", "9999")] == ["0001-01 2.00", "9999-12 3.00"]
+
+
+async def test_the_revenue_of_the_first_and_of_the_last_day(api: Api) -> None:
+    admin = await api.register()
+    deal = await add_deal(admin)
+    for day, amount in (("0001-01-01", "2.00"), ("2026-03-01", "5.00"), ("9999-12-31", "3.00")):
+        await book(admin, deal, "commission", amount, day)
+    for start, end, amount, months in (
+        ("0001-01-01", "0001-01-01", "2.00", ["0001-01 2.00"]),
+        ("9999-12-31", "9999-12-31", "3.00", ["9999-12 3.00"]),
+        ("0001-01-02", "9999-12-30", "5.00", ["2026-03 5.00"]),
+        ("0001-01-01", "9999-12-31", "10.00", ["0001-01 2.00", "2026-03 5.00", "9999-12 3.00"]),
+        ("9999-10-31", "9999-12-31", "3.00", ["9999-10 0.00", "9999-11 0.00", "9999-12 3.00"]),
+        ("0001-01-01", "0001-02-01", "2.00", ["0001-01 2.00", "0001-02 0.00"]),
+    ):
+        params = {"start_date": start, "end_date": end}
+        revenue = await admin.get("/analytics/revenue", params=params)
+        assert (revenue["total_revenue"], revenue["revenue_by_deal_type"]["sell"]) == (amount, amount)
+        assert [f"{entry['month']} {entry['revenue']}" for entry in revenue["revenue_by_month"]] == months
+        dashboard = await admin.get("/analytics/dashboard", params=params)
+        assert dashboard["revenue"]["total_commissions"] == amount
 
 
 # --- ranges ------------------------------------------------------------------------------------------------------
@@ -626,6 +650,20 @@ async def test_a_range_that_ends_before_it_starts_is_refused(api: Api, route: st
         await admin.get(path, params={"start_date": start, "end_date": end})
     for value in ("", "x", "2026-02-30", "0000-01-01", "10000-01-01", "2026-03-01T25:00:00Z"):
         assert set(await admin.fields_refused("GET", path, params={"start_date": value})) == {"start_date"}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+@pytest.mark.parametrize("route", ROUTES)
+async def test_a_range_reaches_to_the_ends_of_the_calendar(api: Api, route: str, zone: str) -> None:
+    admin = await organization_in(api, zone)
+    await add_deal(admin)
+    whole = await admin.get(f"/analytics/{route}")
+    both = {"start_date": "0001-01-01", "end_date": "9999-12-31"}
+    for params in (both, {"start_date": "0001-01-01"}, {"end_date": "9999-12-31"}):
+        assert await admin.get(f"/analytics/{route}", params=params) == whole
+    # The first begins in the year before the first, the last ends in the year after the last.
+    for day in ("0001-01-01", "9999-12-31"):
+        await admin.get(f"/analytics/{route}", params={"start_date": day, "end_date": day})
 
 
 DAYS = [

@@ -111,11 +111,11 @@ from totals
 
 -- name: get_revenue_analytics :one
 -- One scan of the transactions of the range, grouped by month and type of deal. Months without revenue are filled in,
--- but not those of more than a hundred years, which somebody has mistyped. asyncpg writes Python's first and last day
--- as infinities, which have no month: a range has no end there, and a transaction is on the day.
+-- but not those of more than a hundred years, which somebody has mistyped. Who names the first or the last day of the
+-- calendar means no limit, so that months are filled in from the first, or to the last, that has revenue.
 with booked as (
-    select date_trunc('month', least(greatest(t.transaction_date, '0001-01-01'), '9999-12-31')::timestamp)::date
-        as month, d.deal_type, t.transaction_type = 'expense' as is_expense, sum(t.amount) as amount
+    select date_trunc('month', t.transaction_date::timestamp)::date as month, d.deal_type,
+        t.transaction_type = 'expense' as is_expense, sum(t.amount) as amount
     from transactions t
     join deals d on d.organization_id = t.organization_id and d.id = t.deal_id and d.deleted_at is null
     where t.transaction_type in ('sale', 'commission', 'income', 'expense')
@@ -124,9 +124,9 @@ with booked as (
 ), totals as (
     select coalesce(sum(amount) filter (where not is_expense), 0) as revenue,
         coalesce(sum(amount) filter (where is_expense), 0) as expenses,
-        coalesce(date_trunc('month', nullif($1::date, '-infinity')::timestamp),
+        coalesce(date_trunc('month', nullif($1::date, '0001-01-01')::timestamp),
             min(month) filter (where not is_expense)) as first_month,
-        coalesce(date_trunc('month', nullif($2::date, 'infinity')::timestamp),
+        coalesce(date_trunc('month', nullif($2::date, '9999-12-31')::timestamp),
             max(month) filter (where not is_expense)) as last_month
     from booked
 ), months as (
