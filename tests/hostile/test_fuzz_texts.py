@@ -73,6 +73,35 @@ def test_any_text_is_refused_or_can_be_sent(subject: str, content: str, values: 
         assert not {"\x01", "\x02", "\x03"} & set(text)
 
 
+# What markup begins and ends with, and names that mean something in it.
+MARKUP = st.lists(
+    st.sampled_from(
+        (
+            "<", "<", "!", "[", "]", "-", "--", ">", ">", "?", "/", "=", "'", '"', "&#", "&", ";", " ", "\n", "x", "a",
+            "p", "b", "CDATA", "if", "endif", "doctype", "html", "style", "title", "svg", "head", "template", "href",
+            "1", "http://x.test/", "{{first_name}}",
+        )
+    ),
+    max_size=24,
+).map("".join)  # fmt: skip
+
+
+@fuzz(400)
+@given(content=MARKUP)
+@example("<p>hi</p><![foo[bar]]>")
+@example("<p>a</p><![")
+@example("<![foo[bar]]>")
+@example("<!doctype [<!x[")
+@example("<head><p>x")
+def test_no_markup_breaks_a_message_or_hides_how_to_stop_it(content: str) -> None:
+    """Whatever begins and never ends is text, and so takes nothing with it."""
+    mail = compile_mail("", content).render({"first_name": "<!--", "unsubscribe_url": "https://x.test/stop"})
+    assert mail.text.endswith("Unsubscribe (https://x.test/stop)\n")
+    text = render_text(compile_text(content), {"first_name": "<!--"})
+    if not set("<>&") & set(content):
+        assert text == content.replace("{{first_name}}", "<!--").strip()
+
+
 @fuzz(150)
 @given(parts=st.lists(st.sampled_from(MERGE_FIELDS) | CONTENT.map(lambda text: f"-{text}"), max_size=8), values=VALUES)
 @example(["first_name", "-}}", "last_name"], {"first_name": "{{ email }}", "last_name": "{% raw %}"})
