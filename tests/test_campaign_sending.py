@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -503,6 +504,39 @@ async def test_what_the_service_does_not_send_is_exported(crm: Api, sink: MailSi
     assert [json.loads(row["changes"]) for row in exported] == [{}]
     reader = await crm.add_user_with(admin, ["campaign:read"])
     await reader.error("GET", f"{path}/export", status=403)
+
+
+async def test_who_unsubscribes_by_a_letter_gets_no_other(crm: Api, sink: MailSink) -> None:
+    admin = await crm.register()
+    ann = await add_lead(admin, first_name="Ann", email="ann@example.com")
+    bob = await add_lead(admin, first_name="Bob", phone="+1 512 555 0100")
+    eve = await add_lead(admin, first_name="Eve", email="eve@example.com")
+    ida = await add_lead(admin, first_name="Ida")
+    await add_lead(admin, first_name="Joe")
+    await admin.post("/suppressions", json={"email": "EVE@example.com", "reason": "bounced"})
+    letter = {"campaign_type": "direct_mail", "subject": None, "content": "{{first_name}} {{unsubscribe_url}}"}
+
+    async def addressees() -> dict[str, str]:
+        """Who is written to, and the path of the link to unsubscribe."""
+        path = await add_campaign(admin, **letter)
+        await send(admin, path)
+        await until_status(admin, path, "completed")
+        link = await admin.get(f"{path}/export")
+        text = (await crm.http.get(link["url"].removeprefix(crm.settings.base_url))).text
+        return {row["first_name"]: urlsplit(row["text"].split()[1]).path for row in csv.DictReader(io.StringIO(text))}
+
+    async with running_worker(crm.settings):
+        links = await addressees()
+        assert set(links) == {"Ann", "Bob", "Eve", "Ida", "Joe"}, "that mails bounce says nothing about letters"
+        for name in ("Ann", "Bob", "Ida"):
+            assert (await crm.http.post(links[name])).status_code == 200
+        assert set(await addressees()) == {"Eve", "Joe"}
+    newest = (await admin.get("/campaigns"))["items"][0]["id"]
+    listed = await recipients(admin, f"/campaigns/{newest}")
+    by_lead = {row["lead_id"]: (row["status"], row["error_message"]) for row in listed}
+    refused = ("suppressed", "The lead has unsubscribed, or is suppressed.")
+    assert [by_lead[lead["id"]] for lead in (ann, bob, ida)] == [refused] * 3
+    assert by_lead[eve["id"]][0] == "pending"
 
 
 # Death

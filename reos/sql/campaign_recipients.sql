@@ -11,7 +11,8 @@ select id from leads where id = any($1::bigint[]) and deleted_at is null
 -- One row for each address of the leads ($2; null: all of them), in whatever spelling, that of the oldest lead. Who has
 -- no address, or one that is suppressed, is marked as such at once. A letter needs none: there it is one row a lead.
 with chosen as (
-    select distinct on (k.key) l.id as lead_id, k.address, k.key, k.needs_address
+    select distinct on (k.key) l.id as lead_id, k.address, k.key, k.needs_address,
+        not k.needs_address and refuses_letters(l) as refuses
     from leads l
     cross join lateral (
         select case $3 when 'email' then l.email when 'sms' then l.phone end as address,
@@ -29,8 +30,10 @@ with chosen as (
     insert into campaign_recipients (organization_id, campaign_id, lead_id, address, address_key, status,
         error_message)
     select current_organization_id(), $1, c.lead_id, c.address, c.key,
-        case when c.needs_address and (c.address is null or s.id is not null) then 'suppressed' else 'pending' end,
-        case when c.needs_address and c.address is null then 'The lead has no address.'
+        case when c.refuses or c.needs_address and (c.address is null or s.id is not null) then 'suppressed'
+            else 'pending' end,
+        case when c.refuses then 'The lead has unsubscribed, or is suppressed.'
+            when c.needs_address and c.address is null then 'The lead has no address.'
             when s.id is not null then 'The address is suppressed.' end
     from chosen c
     left join suppressions s on s.address_key = c.key

@@ -98,12 +98,13 @@ where id = $1 and job_number = $2 and status = 'in_progress' and deleted_at is n
 returning job_number
 
 -- name: list_for_export :many
--- A batch of recipients with their merge fields, in the order of their ids after $2.
+-- A batch of recipients with their merge fields, in the order of their ids after $2; without those who were deleted, or
+-- have unsubscribed, since they were frozen.
 select r.id, r.lead_id, l.first_name, l.last_name, l.email, l.phone, l.company,
     (select u.first_name || ' ' || u.last_name from users u where u.id = coalesce(l.assigned_to, $4)) as agent_name,
     (select p.address from deals d
         join properties p on p.organization_id = d.organization_id and p.id = d.property_id and p.deleted_at is null
         where d.lead_id = l.id and d.deleted_at is null order by d.id desc limit 1) as property_address
 from campaign_recipients r join leads l on l.organization_id = r.organization_id and l.id = r.lead_id
-where r.campaign_id = $1 and r.id > $2 and r.status = 'pending' and l.deleted_at is null
+where r.campaign_id = $1 and r.id > $2 and r.status = 'pending' and l.deleted_at is null and not refuses_letters(l)
 order by r.id limit $3

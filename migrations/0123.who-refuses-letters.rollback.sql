@@ -1,0 +1,1 @@
+drop function refuses_letters(leads);
