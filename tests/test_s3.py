@@ -159,6 +159,42 @@ async def test_wrong_credentials_are_a_failure_of_the_storage(server: S3Server, 
     await storage.close()
 
 
+async def test_a_server_that_is_away_costs_one_client(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, jwt_secret_key="k" * 32, s3_endpoint="http://127.0.0.1:9")  # type: ignore[call-arg]
+    storage = S3Storage(settings.model_copy(update={"s3_access_key": ACCESS_KEY, "s3_secret_key": SECRET_KEY}))
+    made = []
+    make = storage._new_client
+    storage._new_client = lambda: made.append(1) or make()  # type: ignore[method-assign, func-returns-value]
+    for _ in range(2):
+        with pytest.raises(StorageServiceError):
+            await storage.check()
+    await storage.close()
+    assert len(made) == 1
+
+
+async def test_two_that_make_the_bucket_at_once_both_have_it(server: S3Server, tmp_path: Path) -> None:
+    storages = [make_storage(settings_for(server, tmp_path, s3_bucket="both")) for _ in range(4)]
+    try:
+        await asyncio.gather(*(storage.put(f"7/{n}", b"x", "text/plain") for n, storage in enumerate(storages)))
+    finally:
+        for storage in storages:
+            await storage.close()
+
+
+async def test_a_bucket_that_is_gone_is_a_failure_and_no_missing_file(server: S3Server, tmp_path: Path) -> None:
+    storage = make_storage(settings_for(server, tmp_path, s3_bucket="gone"))
+    assert isinstance(storage, S3Storage)
+    try:
+        await storage.check()
+        await storage._client.delete_bucket(Bucket="gone")
+        with pytest.raises(StorageServiceError):
+            await storage.open(KEY)
+        with pytest.raises(StorageServiceError):
+            await storage.check()
+    finally:
+        await storage.close()
+
+
 @pytest.fixture
 async def with_s3(database: TestDatabase, server: S3Server, tmp_path: Path) -> AsyncIterator[Api]:
     """The service with its files on the server."""

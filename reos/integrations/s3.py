@@ -19,7 +19,9 @@ from reos.settings import Settings
 PART_BYTES = 8 * 1024 * 1024  # a part of a multipart upload has at least 5 MiB
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 20.0
-MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "404"})
+NO_KEY = "NoSuchKey"
+NO_BUCKET = frozenset({"NoSuchBucket", "404"})  # the latter is all that a HEAD can say
+BUCKET_EXISTS = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 # Whatever the way to the server, or the server, can do. TimeoutError is an OSError.
 FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError)
@@ -35,14 +37,18 @@ class S3Storage:
         self._bucket = settings.s3_bucket
         self._stack = AsyncExitStack()
         self._client: Any = None
+        self._has_bucket = False
         self._opening = asyncio.Lock()
 
     async def _open_client(self) -> Any:
+        """The client, once the bucket is there. It is kept also while the server is away: each takes megabytes."""
         async with self._opening:
             if self._client is None:
-                client = await self._stack.enter_async_context(self._new_client())
-                await _make_bucket(client, self._bucket)
-                self._client = client
+                self._client = await self._stack.enter_async_context(self._new_client())
+        # Outside the lock, or all who wait for a silent server would do so one after the other.
+        if not self._has_bucket:
+            await _make_bucket(self._client, self._bucket)
+            self._has_bucket = True
         return self._client
 
     def _new_client(self) -> Any:
@@ -71,9 +77,9 @@ class S3Storage:
     async def _tried(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
         """The work's result. Raises ResourceNotFoundError for a key that is not there, else StorageServiceError."""
         try:
-            return await work(self._client or await self._open_client())
+            return await work(self._client if self._has_bucket else await self._open_client())
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in MISSING:
+            if _code(error) == NO_KEY:
                 raise ResourceNotFoundError from None
             raise StorageServiceError from error
         except FAILURES as error:
@@ -143,7 +149,7 @@ class S3Storage:
 
     async def close(self) -> None:
         await self._stack.aclose()
-        self._client = None
+        self._client, self._has_bucket = None, False
 
 
 def endpoint_url(settings: Settings) -> str | None:
@@ -154,13 +160,23 @@ def endpoint_url(settings: Settings) -> str | None:
     return f"{'https' if settings.s3_secure else 'http'}://{endpoint}"
 
 
+def _code(error: ClientError) -> str | None:
+    code: str | None = error.response.get("Error", {}).get("Code")
+    return code
+
+
 async def _make_bucket(client: Any, bucket: str) -> None:
     try:
         await client.head_bucket(Bucket=bucket)
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") not in MISSING:
+        if _code(error) not in NO_BUCKET:
             raise
-        await client.create_bucket(Bucket=bucket)
+        try:
+            await client.create_bucket(Bucket=bucket)
+        except ClientError as refusal:
+            # Another process was faster. A bucket of that name that is somebody else's refuses what comes next.
+            if _code(refusal) not in BUCKET_EXISTS:
+                raise
 
 
 async def _parts(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
