@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from reos.errors import ResourceNotFoundError, StorageServiceError
+from reos.integrations import storage as storages
 from reos.integrations.storage import CHUNK_BYTES, LocalStorage, make_storage
 from reos.settings import SettingsError, load_settings
 
@@ -97,6 +99,35 @@ async def test_a_put_that_is_cancelled_leaves_nothing(storage: LocalStorage) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert files_of(storage) == []
+
+
+async def test_a_full_disk_keeps_nothing_of_what_it_refused(storage: LocalStorage) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        # The size is noticed only when what is buffered goes out, and once more when the file is closed.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        with pytest.raises(StorageServiceError):
+            await storage.put(KEY, b"small", "text/plain")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files_of(storage) == []
+
+
+async def test_the_removal_of_a_file_takes_what_a_killed_write_has_left(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(storages, "_discard", lambda file, partial: file.close())
+    for key in (KEY, f"{KEY}0"):
+        with pytest.raises(RuntimeError):
+            await storage.put(key, broken(), "text/plain")
+    assert len(files_of(storage)) == 2
+    await storage.delete(KEY)
+    (left,) = files_of(storage)
+    assert left.name.startswith(f".{Path(KEY).name}0.")
 
 
 async def test_a_file_that_is_not_there(storage: LocalStorage) -> None:

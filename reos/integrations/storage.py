@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -104,7 +103,8 @@ class LocalStorage:
             raise StorageServiceError from error
 
     async def _write(self, path: Path, data: bytes | AsyncIterator[bytes]) -> int:
-        partial = path.with_name(f".{uuid4().hex}.partial")
+        # Named after the file, so that the removal of the file finds what a write that was killed has left.
+        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
         file = await asyncio.to_thread(_create, partial, self.root)
         size = 0
         try:
@@ -116,8 +116,7 @@ class LocalStorage:
             await asyncio.to_thread(_finish, file, partial, path)
         finally:
             # After the rename there is nothing left to remove; a write that was cut off leaves nothing behind.
-            file.close()
-            partial.unlink(missing_ok=True)
+            await asyncio.shield(asyncio.to_thread(_discard, file, partial))
         return size
 
     async def open(self, key: str) -> StoredFile:
@@ -213,9 +212,23 @@ async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
         file.close()
 
 
+def _discard(file: BinaryIO, partial: Path) -> None:
+    """Close the file and remove what was not renamed, above all from a disk that is too full to close it."""
+    try:
+        file.close()
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _remove(path: Path) -> None:
-    with suppress(FileNotFoundError, NotADirectoryError):
+    """Remove a file; where there is none, what writes of it have left that were killed."""
+    try:
         path.unlink()
+    except NotADirectoryError:
+        return
+    except FileNotFoundError:
+        for partial in path.parent.glob(f".{path.name}.*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def _probe(path: Path) -> None:
