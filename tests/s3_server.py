@@ -74,6 +74,7 @@ def s3_server() -> Iterator[S3Server]:
         command = [
             str(Path(sys.executable).with_name("weed")), "-logtostderr", "mini", f"-dir={directory}", "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false", "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             f"-filer.localSocket={directory}/filer.sock", f"-s3.localSocket={directory}/s3.sock", *options,
         ]  # fmt: skip
         server = S3Server(ports["s3"], command, Path(directory) / "server.log")
