@@ -86,6 +86,13 @@ async def test_reserves_are_a_hundredth_and_come_back(counters: list[RedisCounte
     assert next(iter((await taken(second, key)).used)) == 3
 
 
+async def test_more_clients_than_connections_are_counted_in_redis_all_the_same(
+    counters: list[RedisCounter],
+) -> None:
+    answers = await asyncio.gather(*(taken(counters[0], b"client %d" % number) for number in range(300)))
+    assert all(answer.granted == 1 for answer in answers)
+
+
 async def test_no_more_is_granted_than_is_left(counters: list[RedisCounter]) -> None:
     key = uuid4().bytes
     dice = random.Random(3)

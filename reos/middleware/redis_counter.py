@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from loguru import logger
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -24,6 +24,7 @@ from reos.queries.rate_limits import Reserve, Taken
 from reos.settings import Settings
 
 TIMEOUT_SECONDS = 0.5  # for connecting and for each command: a request waits no longer for a count
+MAX_CONNECTIONS = 32
 AWAY_SECONDS = 2.0  # after a failure Redis is not asked for so long
 PREFIX = b"reos:rate:"
 
@@ -89,14 +90,20 @@ end
 
 
 def connect(settings: Settings) -> Any:
-    """A client of the configured Redis. It connects at the first use, and again when it has to."""
-    return Redis.from_url(
+    """A client of the configured Redis. It connects at the first use, and again when it has to.
+
+    With all connections in use a command waits for one: more clients at a time must not look like a Redis that is
+    away, or their requests would be counted in two places.
+    """
+    pool = BlockingConnectionPool.from_url(
         settings.redis_url,
+        timeout=TIMEOUT_SECONDS,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
-        max_connections=32,
+        max_connections=MAX_CONNECTIONS,
     )
+    return Redis.from_pool(pool)
 
 
 def make_counter(redis: Any, database: Database, settings: Settings) -> Counter:
