@@ -211,6 +211,29 @@ async def test_what_is_done_between_transactions_is_done_once(
         assert len(receiver.requests) == 1
 
 
+async def test_what_is_no_key_leaves_the_locks_alone(api: Api) -> None:
+    """What is no text would cost the process the connection on which it holds the locks of all its keys."""
+    statement = "select pid from pg_locks where (classid::bigint << 32) + objid::bigint = hashtextextended($1, 4)"
+
+    async def connection_of_locks() -> int | None:
+        name = uuid4().hex
+        async with api.context.locks.hold(name):
+            pid: int | None = await api.value(statement, name)
+            return pid
+
+    async def is_connected() -> bool:
+        return await connection_of_locks() is not None
+
+    await until(is_connected)
+    before = await connection_of_locks()
+    for value in (b"\xff\xfe", b"", b"x" * 300):
+        headers = [(b"Idempotency-Key", value), (b"Content-Type", b"application/json")]
+        response = await api.http.post("/api/v1/auth/register", content=b"{}", headers=headers)
+        assert response.status_code == 422
+    await until(is_connected)
+    assert await connection_of_locks() == before
+
+
 async def test_a_preparation_that_fails_leaves_the_key_unused(api: Api) -> None:
     admin = await api.register()
     path = f"/properties/{(await admin.post('/properties', json=LISTING))['id']}/images"

@@ -99,7 +99,8 @@ async def alone(claim: Claim | None, call: Call) -> AsyncIterator[None]:
     Raises IdempotencyConflictError while another one has it. That lock still decides whose work counts, should the
     connection be lost on which this one is held.
     """
-    if claim is None:
+    if claim is None or not _is_key(claim.key):
+        # What is no key is refused later, and may be no text that the database could be asked for.
         yield
         return
     principal = call.principal
@@ -119,8 +120,12 @@ async def find_kept(claim: Claim, conn: Connection, call: Call) -> Answer | None
     return await _claim(claim, call, conn)
 
 
+def _is_key(text: str) -> bool:
+    return 1 <= len(text) <= MAX_KEY_LENGTH and text.isprintable() and text.isascii()
+
+
 async def _claim(claim: Claim, call: Call, conn: Connection) -> Answer | None:
-    if not 1 <= len(claim.key) <= MAX_KEY_LENGTH or not claim.key.isprintable() or not claim.key.isascii():
+    if not _is_key(claim.key):
         raise ValidationError.of("Idempotency-Key", "1 to 255 printable ASCII characters", "idempotency_key")
     row = await idempotency_keys.claim(conn, claim.scope, claim.key)
     if not row["is_claimed"]:
