@@ -115,6 +115,20 @@ async def test_a_taken_address_is_409_whatever_its_case(api: Api) -> None:
     assert await api.value("select count(*) from organizations where name = 'Nobody'") == 0
 
 
+async def test_a_name_that_others_have_with_a_number_is_free_for_registration(api: Api) -> None:
+    """Where a slug is taken a number is put behind it, which may be taken too."""
+    name = f"Acme {uuid4().hex}"
+    slug = (await (await sign_up(api, organization_name=name)).client.get("/organization"))["slug"]
+    others = [await api.register() for _ in range(12)]
+    newest = await api.value("select max(id) from organizations")
+    for number, other in enumerate(others, newest):
+        await other.put("/organization", json={"slug": f"{slug}-{number}"})
+    again = [await sign_up(api, organization_name=name) for _ in range(3)]
+    slugs = {(await person.client.get("/organization"))["slug"] for person in again}
+    assert len(slugs) == 3
+    assert all(re.fullmatch(rf"{slug}-\d+", each) for each in slugs)
+
+
 @pytest.mark.parametrize(
     ("password", "code"),
     [
