@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import unicodedata
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from event_streams import until
 from job_queue import running_worker
 
 from reos.auth import login as login_module
+from reos.auth.login import address_key
 from reos.auth.tokens import issue_access_token
 from reos.integrations.email import OutboxMail, list_outbox, outbox_directory, read_outbox
 
@@ -113,6 +115,16 @@ async def test_a_taken_address_is_409_whatever_its_case(api: Api) -> None:
         error = await api.anonymous.error("POST", "/auth/register", json=registration(email=email), status=409)
         assert error["type"] == "ResourceAlreadyExistsError"
     assert await api.value("select count(*) from organizations where name = 'Nobody'") == 0
+
+
+async def test_an_address_is_one_however_its_letters_are_composed(api: Api) -> None:
+    """Some keyboards and programs write an e and an accent where others write one letter."""
+    person = await sign_up(api, email=f"jos\u00e9.{uuid4().hex}@b\u00fccher.de")
+    decomposed = unicodedata.normalize("NFD", person.email)
+    assert decomposed != person.email
+    assert (await try_login(api, decomposed, PASSWORD)).status_code == 200
+    await api.anonymous.error("POST", "/auth/register", json=registration(email=decomposed), status=409)
+    assert address_key(api.context.signer, decomposed) == address_key(api.context.signer, person.email)
 
 
 async def test_a_name_that_others_have_with_a_number_is_free_for_registration(api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unicodedata import normalize
 
 from reos.db import Connection, Record, execute, fetch_existing, fetch_value
 from reos.queries.listing import Listing, PageRequest, Rows, SortKey, condition, fetch_page, text_condition
@@ -34,8 +35,8 @@ LISTING = Listing(
 
 
 def email_key(email: str) -> str:
-    """What an address is compared by: addresses differ in more than their case."""
-    return email.lower()
+    """What an address is compared by: addresses differ in more than their case, or how their letters are composed."""
+    return normalize("NFC", email.lower())
 
 
 async def list_users(
