@@ -374,6 +374,15 @@ async def test_log_out_ends_the_session_on_every_process_at_once(
     await other_session.client.get("/auth/me")
 
 
+async def test_of_parallel_log_outs_one_ends_the_session_and_the_others_find_it_ended(api: Api) -> None:
+    admin = await api.register()
+    answers = await asyncio.gather(*(admin.request("POST", "/auth/logout") for _ in range(20)))
+    statuses = {answer.status_code for answer in answers}
+    # Who comes when it has ended is refused, as with any other request.
+    assert 204 in statuses <= {204, 401}
+    assert [row["action"] for row in await api.audits(admin)].count("logout") == 1
+
+
 async def test_sessions_are_listed_and_ended(api: Api) -> None:
     person = await sign_up(api)
     second = await person.log_in()

@@ -32,8 +32,13 @@ async def rotate(
 
 async def revoke(conn: Connection, session_id: int, user_id: int) -> None:
     """End a live session of the user. Raises ResourceNotFoundError when there is none."""
-    if await fetch_value(conn, SQL.revoke_session, session_id, user_id) is None:
+    if not await end(conn, session_id, user_id):
         raise ResourceNotFoundError
+
+
+async def end(conn: Connection, session_id: int, user_id: int) -> bool:
+    """End a session of the user; whether it still lived."""
+    return await fetch_value(conn, SQL.revoke_session, session_id, user_id) is not None
 
 
 async def revoke_all(conn: Connection, user_id: int, *, but: int | None = None) -> None:
