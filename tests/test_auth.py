@@ -21,6 +21,7 @@ from job_queue import running_worker
 from reos.auth import login as login_module
 from reos.auth.login import address_key
 from reos.auth.tokens import issue_access_token
+from reos.handlers import auth as auth_handlers
 from reos.integrations.email import OutboxMail, list_outbox, outbox_directory, read_outbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.auth]
@@ -478,6 +479,34 @@ async def test_the_present_password_is_guessed_no_better_in_a_session(api: Api) 
     right = body | {"current_password": PASSWORD}
     await person.client.error("POST", "/auth/change-password", json=right, status=403)
     assert (await person.try_password(PASSWORD)).status_code == 403
+
+
+@pytest.mark.parametrize("is_changed_meanwhile", [False, True])
+async def test_a_password_change_is_a_success_of_the_same_count(
+    api: Api, monkeypatch: pytest.MonkeyPatch, is_changed_meanwhile: bool
+) -> None:
+    person = await sign_up(api)
+    body = {"current_password": "wrong", "new_password": OTHER_PASSWORD}
+    for _ in range(4):
+        await person.client.error("POST", "/auth/change-password", json=body, status=400)
+    right = body | {"current_password": PASSWORD}
+    if not is_changed_meanwhile:
+        await person.client.post("/auth/change-password", json=right, status=204)
+        # The count began anew: this is the first of five, not the one that locks.
+        assert (await person.try_password()).status_code == 401
+        await person.log_in(OTHER_PASSWORD)
+        return
+
+    # Of guesses at the same time one counts, so the right one among them tells nothing.
+    async def verify_and_fail_elsewhere(*arguments: Any) -> Any:
+        verified = await login_module.verify_login(*arguments)
+        await api.value("update login_attempts set failures = 5 where address_key = $1", verified.address_key)
+        return verified
+
+    monkeypatch.setattr(auth_handlers, "verify_login", verify_and_fail_elsewhere)
+    error = await person.client.error("POST", "/auth/change-password", json=right, status=429)
+    assert error["type"] == "RateLimitExceededError"
+    assert (await person.try_password(OTHER_PASSWORD)).status_code in (401, 403)
 
 
 async def mails_to(api: Api, address: str) -> list[OutboxMail]:

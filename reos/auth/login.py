@@ -36,7 +36,7 @@ class LoginTry:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedLogin:
-    """A try whose password was right. It counts only once `admit` has agreed in the session's transaction."""
+    """A try whose password was right. It counts only once `confirm` has agreed."""
 
     organization_id: int
     user_id: int
@@ -122,8 +122,8 @@ async def _leave_to_job(conn: Connection, login: LoginTry) -> None:
     await jobs.defer(conn, "record_failed_login", {"lookup_id": lookup_id})
 
 
-async def admit(conn: Connection, login: VerifiedLogin, settings: Settings) -> None:
-    """Let the user in, in the transaction that opens the session.
+async def confirm(conn: Connection, login: VerifiedLogin, settings: Settings) -> None:
+    """Count the try as a success, which forgets the failures, in the transaction of what it was made for.
 
     Raises RateLimitExceededError (429) when a failure was recorded meanwhile, InvalidCredentialsError when the
     password or the user was changed.
@@ -133,6 +133,11 @@ async def admit(conn: Connection, login: VerifiedLogin, settings: Settings) -> N
         raise InvalidCredentialsError
     if not await auth.record_success(conn, login.address_key, seen=login.failures, window=lockout(settings)):
         raise too_early(1)
+
+
+async def admit(conn: Connection, login: VerifiedLogin, settings: Settings) -> None:
+    """Let the user in, in the transaction that opens the session. Raises as `confirm` does."""
+    await confirm(conn, login, settings)
     if login.new_hash is not None:
         await auth.set_password_hash(conn, login.user_id, login.new_hash)
     await auth.note_login(conn, login.user_id)

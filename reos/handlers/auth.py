@@ -10,7 +10,7 @@ from sanic import Blueprint
 
 from reos.auth import one_time
 from reos.auth import sessions as auth_sessions
-from reos.auth.login import LoginTry, address_key, admit, verify_login
+from reos.auth.login import LoginTry, VerifiedLogin, address_key, admit, confirm, verify_login
 from reos.auth.passwords import hash_password, password_problems
 from reos.db import enter_tenant, tenant_transaction
 from reos.errors import InvalidCredentialsError, InvalidInputError, ValidationError
@@ -189,14 +189,17 @@ async def delete_session(call: Call, session_id: int) -> Answer:
 # --- passwords -------------------------------------------------------------------------------------------------
 
 
-async def check_password_change(call: Call, body: Any, ids: dict[str, int]) -> tuple[str, str]:
-    """The present hash and the next. Raises ValidationError, or InvalidInputError for a wrong present password."""
+async def check_password_change(call: Call, body: Any, ids: dict[str, int]) -> tuple[VerifiedLogin, str]:
+    """The try with the present password, and the hash of the next.
+
+    Raises ValidationError, or InvalidInputError for a wrong present password.
+    """
     new_hash = await _hash_acceptable(call, "new_password", body.new_password)
     return await _check_current_password(call, body.current_password), new_hash
 
 
-async def _check_current_password(call: Call, password: str) -> str:
-    """The hash of the user's present password, which this must be. Holds no connection.
+async def _check_current_password(call: Call, password: str) -> VerifiedLogin:
+    """The try, whose password must be the user's present one. Holds no connection.
 
     Who has got hold of a session guesses no better here than at the log-in: it is the same try, with the same count.
     Raises InvalidInputError, and what a log-in raises when it comes too early or the account is locked.
@@ -209,20 +212,20 @@ async def _check_current_password(call: Call, password: str) -> str:
         email = await auth.read_email(conn, call.user_id)
     login = LoginTry(email, password, call.client_address, call.user_agent, request_id)
     try:
-        verified = await verify_login(context.database, context.signer, context.login_guard, context.settings, login)
+        return await verify_login(context.database, context.signer, context.login_guard, context.settings, login)
     except InvalidCredentialsError:
         raise InvalidInputError("The current password is wrong.") from None
-    return verified.password_hash
 
 
 @post(bp, "/auth/change-password", ANY_USER, status=204, prepare=check_password_change)
 async def change_password(call: Call, body: PasswordChange) -> Answer:
     """Change the password. Every other session of the user ends; this one goes on."""
-    old_hash, new_hash = call.prepared
-    user = await auth.lock_user(call.conn, call.user_id)
-    if user is None or user["password_hash"] != old_hash:
+    verified, new_hash = call.prepared
+    try:
+        await confirm(call.conn, verified, call.context.settings)
+    except InvalidCredentialsError:
         # Somebody else has changed it between the check and now.
-        raise InvalidInputError("The current password is wrong.")
+        raise InvalidInputError("The current password is wrong.") from None
     await auth.set_password_hash(call.conn, call.user_id, new_hash)
     await sessions.revoke_all(call.conn, call.user_id, but=call.session_id)
     # Whoever reads the old mails must not come in by them.
