@@ -89,6 +89,46 @@ async def test_the_files_of_what_goes_are_swept(api: Api) -> None:
     assert await ids_in(api, admin, "stored_files") == set()
 
 
+async def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, other = await api.register(), await api.register()
+    stuck = f"{admin.organization_id}/images/stuck"
+    # More than a batch, and the oldest of them is refused.
+    for client, key in ((admin, stuck), (admin, f"{admin.organization_id}/images/gone"), (other, "x")):
+        await api.value(
+            """insert into stored_files (organization_id, storage_key, content_type, size_bytes, is_public, created_at)
+            select $1, $2 || coalesce(nullif(n, 0)::text, ''), 'image/png', 1, false, now() - interval '1 day'
+            from generate_series(0, $3) n""",
+            client.organization_id,
+            key,
+            0 if key == stuck else 600 if key == "x" else 1,
+        )
+    remove = LocalStorage.delete
+
+    async def refuse(storage: LocalStorage, key: str) -> None:
+        if key == stuck:
+            raise StorageServiceError
+        await remove(storage, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStorage, "delete", refuse)
+        async with plain_transaction(api.database) as conn:
+            job_id = await jobs.defer(conn, "cleanup_files", {})
+        assert job_id is not None
+
+        async def has_failed_once() -> bool:
+            query = "select attempts from procrastinate.procrastinate_jobs where id = $1"
+            return bool(await api.value(query, job_id) == 1)
+
+        async with running_worker(api.settings):
+            await until(has_failed_once)
+    assert await ids_in(api, other, "stored_files") == set()
+    (left,) = await api.fetch("select * from stored_files where organization_id = $1", admin.organization_id)
+    assert left["storage_key"] == stuck
+    await api.value("update stored_files set is_pending = false where id = $1", left["id"])
+
+
 def archived(directory: Path) -> list[dict[str, Any]]:
     """The rows of all archives below a directory."""
     return [json.loads(line) for path in sorted(directory.glob("*.gz")) for line in gzip.open(path, "rt")]

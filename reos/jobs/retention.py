@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from itertools import groupby
-from operator import itemgetter
+import time
 
 from loguru import logger
 
@@ -18,6 +17,7 @@ from reos.queries import retention, stored_files
 RETENTION_RETRY = Retry(60, 600, 3600)
 ARCHIVE_ROWS = 5000  # audit rows in a file
 ARCHIVE_TYPE = "application/gzip"
+SWEEP_SECONDS = 200.0  # after which the sweep of files ends: where the storage is away, each file takes seconds
 
 
 @task("cleanup_soft_deleted_records", retry=RETENTION_RETRY, timeout=300, cron="41 3 * * 0")
@@ -71,15 +71,41 @@ def _pack(rows: list[Record]) -> bytes:
 
 @task("cleanup_files", retry=RETENTION_RETRY, timeout=300, cron="47 * * * *")
 async def cleanup_files(job: Job) -> None:
-    """Remove files that no row uses: uploads that never became one, and what deleted rows have left behind."""
-    async with plain_transaction(job.database) as conn:
-        abandoned = await stored_files.list_abandoned(conn)
-    for organization_id, files in groupby(abandoned, key=itemgetter("organization_id")):
-        file_ids = []
-        for file in files:
-            # The bytes first: a row without bytes is swept again, bytes without a row would stay for ever.
+    """Remove files that no row uses: uploads that never became one, and what deleted rows have left behind.
+
+    A file that the storage refuses to remove does not keep the others; the job fails in the end all the same.
+    """
+    removed, refused, after = 0, 0, 0
+    ends = time.monotonic() + SWEEP_SECONDS
+    while time.monotonic() < ends:
+        async with plain_transaction(job.database) as conn:
+            abandoned = await stored_files.list_abandoned(conn, after)
+        if not abandoned:
+            break
+        after = abandoned[-1]["file_id"]
+        # The bytes first: a row without bytes is swept again, bytes without a row would stay for ever.
+        gone, kept = await _remove_bytes(job, abandoned, ends)
+        refused += kept
+        for organization_id, file_ids in gone.items():
+            async with tenant_transaction(job.database, organization_id) as conn:
+                await stored_files.remove(conn, file_ids)
+            removed += len(file_ids)
+    logger.info("Removed {} files that nothing uses", removed)
+    if refused:
+        raise StorageServiceError(f"{refused} files that nothing uses cannot be removed.")
+
+
+async def _remove_bytes(job: Job, files: list[Record], ends: float) -> tuple[dict[int, list[int]], int]:
+    """Which files of each organisation are gone from the storage, until the time is up; and how many it refused."""
+    gone: dict[int, list[int]] = {}
+    refused = 0
+    for file in files:
+        try:
             await job.storage.delete(file["storage_key"])
-            file_ids.append(file["file_id"])
-        async with tenant_transaction(job.database, organization_id) as conn:
-            await stored_files.remove(conn, file_ids)
-    logger.info("Removed {} files that nothing uses", len(abandoned))
+            gone.setdefault(file["organization_id"], []).append(file["file_id"])
+        except StorageServiceError:
+            refused += 1
+            logger.warning("The storage does not remove the file {}", file["storage_key"])
+        if time.monotonic() > ends:
+            break
+    return gone, refused

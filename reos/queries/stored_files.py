@@ -39,6 +39,6 @@ async def remove(conn: Connection, file_ids: list[int]) -> None:
     await execute(conn, SQL.delete_stored_files, file_ids)
 
 
-async def list_abandoned(conn: Connection) -> list[Record]:
-    """Pending for more than an hour, of all organisations, one organisation after the other."""
-    return await fetch_all(conn, SQL.list_abandoned_files)
+async def list_abandoned(conn: Connection, after: int) -> list[Record]:
+    """A batch of those that have been pending for more than an hour, of all organisations, with ids above `after`."""
+    return await fetch_all(conn, SQL.list_abandoned_files, after)

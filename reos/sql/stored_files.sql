@@ -27,5 +27,5 @@ update stored_files set is_pending = true where id = any($1::bigint[])
 delete from stored_files where id = any($1::bigint[]) and is_pending
 
 -- name: list_abandoned_files :many
--- Of all organisations, a bounded batch.
-select organization_id, file_id, storage_key from list_abandoned_files() order by organization_id, file_id
+-- Of all organisations, a bounded batch, which ends with the highest id.
+select organization_id, file_id, storage_key from list_abandoned_files($1) order by file_id
