@@ -74,12 +74,16 @@ async def test_a_day_is_claimed_once(api: Api) -> None:
     assert await due_at(api, utc(8).replace(day=16), admin) == {admin.user_id}
 
 
+async def queue_report(api: Api, client: Client) -> int | None:
+    async with tenant_transaction(api.database, client.organization_id) as conn:
+        ids = {"user_id": client.user_id, "day": datetime.now(UTC).date().toordinal() + 1}
+        return await jobs.defer(conn, "send_daily_analytics_report", ids)
+
+
 async def test_the_mail_tells_how_things_stand(api: Api) -> None:
-    admin = await api.register()
+    admin = await want(await api.register())
     await admin.post("/leads", json={"first_name": "A", "last_name": "B", "source": "other"})
-    async with tenant_transaction(api.database, admin.organization_id) as conn:
-        ids = {"user_id": admin.user_id, "day": datetime.now(UTC).date().toordinal() + 1}
-        await jobs.defer(conn, "send_daily_analytics_report", ids)
+    await queue_report(api, admin)
     address = (await admin.get("/auth/me"))["email"]
     found: list[Any] = []
 
@@ -94,3 +98,21 @@ async def test_the_mail_tells_how_things_stand(api: Api) -> None:
     assert "New leads:   1" in mail.text
     assert "Leads:       1" in mail.text
     assert "Deal value:  0.00" in mail.text
+
+
+async def test_a_report_that_waited_goes_to_nobody_who_may_not_read_it_any_more(api: Api) -> None:
+    admin = await api.register()
+    changed_mind, lost_role = [await want(await api.add_user(admin, "Agent")) for _ in range(2)]
+    addresses = {(await client.get("/auth/me"))["email"] for client in (changed_mind, lost_role)}
+    queued = [await queue_report(api, client) for client in (changed_mind, lost_role)]
+    await changed_mind.put("/auth/me", json={"preferences": {"daily_report": False}})
+    await admin.put(f"/users/{lost_role.user_id}", json={"role_ids": []})
+
+    async def are_done() -> bool:
+        query = "select count(*) from procrastinate.procrastinate_jobs where id = any($1) and status = 'succeeded'"
+        return bool(await api.value(query, queued) == len(queued))
+
+    async with running_worker(api.settings):
+        await until(are_done)
+    told = [mail for mail in list_outbox(outbox_directory(api.settings)) if mail.recipient in addresses]
+    assert [mail.subject for mail in told if " on " in mail.subject] == []

@@ -39,8 +39,9 @@ async def send_daily_analytics_report(job: Job, user_id: int, day: int) -> None:
         dashboard = await analytics.get_dashboard(conn, (None, None))
         leads = await analytics.get_leads(conn, yesterday)
         deals = await analytics.get_deals(conn, yesterday)
-    if user is None or not user["is_active"]:
-        logger.info("User {} gets no report: not active", user_id)
+    # The mail server may have been away for hours: what was so when the report was queued need not be so now.
+    if user is None or not user["is_active"] or not user["gets_report"]:
+        logger.info("User {} gets no report: not active, not wanted, or not theirs to read any more", user_id)
         return
     await send_to(
         job,

@@ -49,7 +49,9 @@ select finish_address_lookup($1)
 -- name: get_addressee :one
 -- Whom a mail goes to, and what its text names.
 select u.email, u.first_name, u.is_active and o.is_active as is_active, u.is_verified, o.name as organization_name,
-    coalesce((u.preferences ->> 'email_notifications')::boolean, true) as wants_notifications
+    coalesce((u.preferences ->> 'email_notifications')::boolean, true) as wants_notifications,
+    coalesce((u.preferences ->> 'daily_report')::boolean, false) and 'analytics:read' = any (u.permissions)
+    as gets_report
 from users u join organizations o on o.id = u.organization_id where u.id = $1
 
 -- name: get_former_addresses :many
