@@ -39,7 +39,9 @@ def create_app(settings: Settings, name: str = "reos") -> Sanic:
         },
         env_prefix=None,
     )
-    app = Sanic(name, config=config, configure_logging=False, strict_slashes=False)
+    app: Sanic = Sanic(
+        name, config=config, configure_logging=False, strict_slashes=False, request_class=requests.RootedRequest
+    )
     app.ctx.settings = settings
     app.ctx.draining = False  # the whole service stops
     app.ctx.replaced = False  # another process serves on the socket

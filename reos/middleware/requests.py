@@ -94,6 +94,18 @@ def install(app: Sanic, settings: Settings) -> None:
     app.after_server_stop(flush)
 
 
+class RootedRequest(Request):
+    """A request whose address may be a whole one without a path, which then is the root (RFC 9112, section 3.2.1)."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> str:
+        """The path that is asked for."""
+        path: bytes | None = self._parsed_url.path
+        return "/" if path is None else path.decode()
+
+
 def begin_request(request: Request) -> None:
     """The first middleware. Raises InvalidInputError (400)."""
     begin(request)

@@ -165,6 +165,7 @@ REQUEST_LINES = (
     b"GET /" + b"a" * 100_000 + b" HTTP/1.1", b"A" * 100_000 + b" / HTTP/1.1",
     b"GET /?" + b"a&" * 20_000 + b" HTTP/1.1",
     b"GET /api/v1/properties#x HTTP/1.1", b"GET ?page=1 HTTP/1.1", b"GET @x.test/ HTTP/1.1", b"GET \\ HTTP/1.1",
+    b"GET http://x.test HTTP/1.1", b"GET http://x.test?page=1 HTTP/1.1", b"OPTIONS http://x.test HTTP/1.1",
 )  # fmt: skip
 
 
@@ -176,6 +177,14 @@ async def test_no_request_line_breaks_the_service(api: Api, admin: Client) -> No
         for answer in answers:
             check(answer)
     assert (await admin.get("/properties"))["items"] == []
+
+
+async def test_an_address_without_a_path_is_the_root(api: Api) -> None:
+    rest = b" HTTP/1.1\r\nHost: x.test\r\nConnection: close\r\n\r\n"
+    (root,) = await converse(api, b"GET /" + rest)
+    for address in (b"http://x.test", b"http://x.test?a=b"):
+        (answer,) = await converse(api, b"GET " + address + rest)
+        assert (answer.status, answer.body) == (root.status, root.body)
 
 
 # --- headers -----------------------------------------------------------------------------------------------------
