@@ -76,6 +76,14 @@ async def test_a_preflight_needs_no_auth_and_does_not_count(open_api: Api, path:
             assert "X-RateLimit-Limit" not in response.headers
 
 
+async def test_a_body_of_a_preflight_is_ignored(open_api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
+    for _ in range(2):
+        response = await open_api.anonymous.request("OPTIONS", "/properties", headers=headers, content=b"{}")
+        assert (response.status_code, response.content) == (204, b"")
+    assert "body not consumed" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "origin", [OTHER, "null", "http://crm.example.com", f"{ORIGIN}.evil.com", f"{ORIGIN}:8443", ORIGIN.upper(), "", "*"]
 )

@@ -178,6 +178,16 @@ async def test_head_opens_nothing_and_leaves_the_ticket_unused(
         assert (await client.next()).type == "connected"
 
 
+async def test_a_body_that_comes_along_is_read_first(
+    served: Served, http: httpx.AsyncClient, auth: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    too_large = b"x" * (served.app.ctx.settings.max_body_bytes + 1)
+    async with asyncio.timeout(10):
+        assert (await http.request("HEAD", STREAM, headers=auth, content=b"{}")).status_code == 200
+        assert (await http.request("GET", STREAM, headers=auth, content=too_large)).status_code == 413
+    assert "body not consumed" not in caplog.text
+
+
 @pytest.mark.auth
 async def test_an_expired_ticket_is_401(
     http: httpx.AsyncClient, auth: dict[str, str], account: Account, owner_dsn: str

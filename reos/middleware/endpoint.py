@@ -198,11 +198,12 @@ async def answer_request(endpoint: Endpoint, request: Request, path_ids: dict[st
     context: Context = request.app.ctx.context
     call = Call(request, context)
     await _admit(endpoint, call)
+    # Of a stream too: its answer has no end at which a body that nobody has read would be missed.
+    body = await _read_body(endpoint, request, context)
     if endpoint.is_stream:
         with streaming(request):
             response: HTTPResponse | None = await endpoint.handler(call)
             return response
-    body = await _read_body(endpoint, request, context)
     ids = {name: parse_id(value) for name, value in path_ids.items()}
     try:
         try:
