@@ -15,6 +15,8 @@ from api import Api, Client, served_api
 from conftest import TestDatabase
 
 from reos import demo
+from reos.errors import StorageServiceError
+from reos.integrations.storage import LocalStorage
 from reos.integrations.tracking import open_message_id
 from reos.schemas.campaign_templates import CampaignTemplateCreate
 from reos.schemas.deals import DealStage
@@ -310,6 +312,34 @@ async def test_a_seeder_that_fails_leaves_nothing(
         assert not [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
         monkeypatch.undo()
         assert await seed(api.settings)
+
+
+async def test_a_picture_that_cannot_be_stored_leaves_none_of_the_others(
+    fresh_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, close = LocalStorage.put, LocalStorage.close
+    keys: list[str] = []
+    closed: list[LocalStorage] = []
+
+    async def slow(storage: LocalStorage, key: str, data: bytes, content_type: str) -> int:
+        keys.append(key)
+        if len(keys) == 1:
+            raise StorageServiceError
+        await asyncio.sleep(0.2)
+        return await put(storage, key, data, content_type)
+
+    async def note(storage: LocalStorage) -> None:
+        closed.append(storage)
+        await close(storage)
+
+    monkeypatch.setattr(LocalStorage, "put", slow)
+    monkeypatch.setattr(LocalStorage, "close", note)
+    async with served_api(fresh_database, tmp_path) as api:
+        with pytest.raises(StorageServiceError):
+            await seed(api.settings)
+        assert len(closed) == 1
+        await asyncio.sleep(0.5)
+        assert not [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
 
 
 def test_it_is_the_same_at_each_run() -> None:

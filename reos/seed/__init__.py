@@ -38,13 +38,15 @@ async def seed(settings: Settings) -> bool:
 
     Raises DatabaseError, StorageServiceError.
     """
+    storage = make_storage(settings)
     database = await Database.connect(settings)
     try:
         async with plain_transaction(database) as conn:
             if await _is_there(conn):
                 return False
-        return await _load(settings, database, make_storage(settings))
+        return await _load(settings, database, storage)
     finally:
+        await storage.close()
         await database.close()
 
 
@@ -190,5 +192,9 @@ async def _store(
                 }
             )
     stored += [key for key, _ in files]
-    await asyncio.gather(*(storage.put(key, data, "image/jpeg") for key, data in files))
+    puts = (storage.put(key, data, "image/jpeg") for key, data in files)
+    # One that fails waits for the others: what is put after the files of a failure are removed would stay for ever.
+    for outcome in await asyncio.gather(*puts, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
     return rows
