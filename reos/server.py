@@ -111,6 +111,12 @@ class StrictHttp(Http):
 
     __slots__ = ()
 
+    def init_for_request(self) -> None:
+        super().init_for_request()
+        if self.recv_buffer:
+            # It came while the one before it was answered, which is no fault of its own.
+            self.protocol.note_request()
+
     async def read(self) -> bytes | None:
         kind: Any = self.request_body  # Sanic's types do not know of the word.
         if kind == "chunked" and self.request_bytes_left == 0:
@@ -157,8 +163,12 @@ class DeadlineProtocol(HttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self.recv_buffer and self._is_between_requests():
-            self._request_began = time.monotonic()
+            self.note_request()
         super().data_received(data)
+
+    def note_request(self) -> None:
+        """The deadlines of a request count from now on."""
+        self._request_began = time.monotonic()
 
     def close_if_quiet(self) -> None:
         """Close the connection unless a request may be on its way."""

@@ -415,6 +415,20 @@ async def test_a_request_that_drips_in_is_cut_off(start: Callable[..., Service],
         assert b" 408 " in await _drip(service.port, head, piece)
 
 
+@pytest.mark.parametrize("second", [b"GET /body HTTP/1.1\r\n", b"POST /body HTTP/1.1\r\nContent-Length: 2\r\n\r\nx"])
+async def test_a_request_behind_a_slow_one_has_its_own_time(start: Callable[..., Service], second: bytes) -> None:
+    """What a client sends ahead waits for the answer before it, without its own time running."""
+    service = start(1, HEADER_SECONDS=0.6, BODY_SECONDS=0.6, DEADLINE_CHECK_SECONDS=0.1).wait_ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(b"GET /slow/1 HTTP/1.1\r\nHost: localhost\r\n\r\n" + second)
+    async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200 ")
+        await asyncio.sleep(0.3)
+        writer.write(b"\r\n" if b"GET" in second else b"x")
+        assert (await reader.readline()).split()[1] in (b"200", b"405")
+    writer.close()
+
+
 async def test_a_body_that_nobody_reads_is_cut_off(start: Callable[..., Service]) -> None:
     service = start(1, BODY_SECONDS=0.5, DEADLINE_CHECK_SECONDS=0.1).wait_ready()
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
