@@ -10,6 +10,7 @@ from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
 
+from reos.middleware.bodies import BodyKind, read_body
 from reos.settings import Settings
 
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
@@ -30,9 +31,8 @@ def install(app: Sanic, settings: Settings) -> None:
     async def preflight(request: Request) -> HTTPResponse | None:
         if request.method != "OPTIONS" or "access-control-request-method" not in request.headers:
             return None
-        stream: Any = request.stream
-        async for _ in stream:
-            pass  # No browser sends a body along, and one that is left lying there is taken for a mistake of ours.
+        # No browser sends a body along, and one that is left lying there is taken for a mistake of ours.
+        await read_body(request, settings, BodyKind.NONE)
         return HTTPResponse(None, 204, _preflight_headers(_allowed_origin(request, origins)))
 
     async def mark(request: Request, response: HTTPResponse) -> None:
