@@ -115,7 +115,8 @@ class StrictHttp(Http):
         super().init_for_request()
         if self.recv_buffer:
             # It came while the one before it was answered, which is no fault of its own.
-            self.protocol.note_request()
+            protocol: Any = self.protocol
+            protocol.note_request()
 
     async def read(self) -> bytes | None:
         kind: Any = self.request_body  # Sanic's types do not know of the word.
