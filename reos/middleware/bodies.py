@@ -107,6 +107,7 @@ async def _receive(request: Request, limit: int) -> bytes:
                 elif size > MAX_DISCARDED_BYTES:
                     raise _too_large(limit)
     except TimeoutError:
+        stream.keep_alive = False  # What still comes is the rest of this body.
         raise RequestTimeoutError from None
     if size > limit:
         raise _too_large(limit)

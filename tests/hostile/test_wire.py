@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from raw_http import RawAnswer, RawClient, raw_client, read_answer
 from route_walk import picture
 
+from reos.middleware import bodies
 from reos.schemas.common import ErrorEnvelope
 from reos.server import DeadlineProtocol
 
@@ -136,6 +137,15 @@ async def test_a_client_that_waits_for_a_word_gets_it_before_its_chunks(api: Api
             await writer.drain()
         assert (await read_answer(reader)).status == 422
     writer.close()
+
+
+async def test_a_body_that_does_not_come_is_the_end_of_its_connection(
+    api: Api, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_DEADLINE", 0.2)
+    head = POST.replace(b"%AUTH%", f"Authorization: {admin.headers['Authorization']}\r\n".encode())
+    (answer,) = await converse(api, head + b"Content-Length: 20\r\n\r\n{", 1)
+    assert (check(answer).status, answer.header("connection")) == (408, "close")
 
 
 async def converse(api: Api, data: bytes, wanted: int | None = None) -> list[RawAnswer]:
