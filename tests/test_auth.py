@@ -7,10 +7,12 @@ import re
 import time
 import unicodedata
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from api import Api, Client, served_api
@@ -269,6 +271,36 @@ async def test_a_hundred_parallel_guesses_are_one(database: TestDatabase, api: A
         "select max(failures) from login_attempts where last_failure_at > now() - interval '1 min'"
     )
     assert statuses.count(401) == failures < 10
+
+
+async def test_the_user_is_locked_before_the_count(api: Api) -> None:
+    """A success, and an Admin who ends a lock, take them in this order: the other one would be a circle."""
+    person = await sign_up(api)
+    for _ in range(4):
+        assert (await person.try_password()).status_code == 401
+    key = address_key(api.context.signer, person.email)
+    count = "select from login_attempts where address_key = $1 for update nowait"
+    async with user_held(api, person) as conn:
+        fifth = asyncio.create_task(person.try_password())
+        await until(lambda: is_waited_for(api, conn))
+        await conn.execute(count, key)
+        assert not fifth.done()
+    assert (await fifth).status_code == 401
+    assert (await person.try_password(PASSWORD)).status_code == 403
+
+
+@asynccontextmanager
+async def user_held(api: Api, person: Person) -> AsyncIterator[asyncpg.Connection]:
+    """The owner's connection inside a transaction that holds the user's row."""
+    async with api.owner.acquire() as conn, conn.transaction():
+        await conn.execute("select from users where id = $1 for no key update", person.user["id"])
+        yield conn
+
+
+async def is_waited_for(api: Api, conn: asyncpg.Connection) -> bool:
+    """Whether a transaction waits for what this connection holds."""
+    statement = "select exists (select from pg_locks where $1 = any(pg_blocking_pids(pid)))"
+    return bool(await api.value(statement, conn.get_server_pid()))
 
 
 async def test_a_failed_log_in_is_audited_by_a_job(api: Api) -> None:
@@ -569,6 +601,21 @@ async def test_a_changed_password_spends_the_reset_links(api: Api, worker: None)
     await person.client.post("/auth/change-password", json=change, status=204)
     body = {"token": token, "new_password": PASSWORD}
     await api.anonymous.error("POST", "/auth/password-reset-confirm", json=body, status=400)
+
+
+async def test_the_user_is_locked_before_the_links(api: Api, worker: None) -> None:
+    """Whoever changes a password spends the links in this order: the other one would be a circle."""
+    person = await sign_up(api)
+    await api.anonymous.post("/auth/password-reset-request", json={"email": person.email}, status=204)
+    token = token_in(await mail_about(api, person.email, "Set a new password"))
+    body = {"token": token, "new_password": OTHER_PASSWORD}
+    async with user_held(api, person) as conn:
+        confirming = asyncio.create_task(api.anonymous.request("POST", "/auth/password-reset-confirm", json=body))
+        await until(lambda: is_waited_for(api, conn))
+        await conn.execute("select from one_time_tokens where user_id = $1 for update nowait", person.user["id"])
+        assert not confirming.done()
+    assert (await confirming).status_code == 204
+    await person.log_in(OTHER_PASSWORD)
 
 
 async def test_a_reset_link_expires(api: Api, worker: None) -> None:

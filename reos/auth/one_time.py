@@ -46,12 +46,17 @@ def organization_of(signer: Signer, purpose: str, token: str) -> int:
     return _numbers_of(signer, purpose, token)[0]
 
 
+def user_of(signer: Signer, purpose: str, token: str) -> int:
+    """The user whose token it is. Raises as `organization_of` does."""
+    return _numbers_of(signer, purpose, token)[1]
+
+
 async def redeem(conn: Connection, signer: Signer, purpose: str, token: str) -> Record:
     """Use a token up: `organization_id`, `user_id` and `session_id`. The rest of a link's kind go with it.
 
     Raises as `organization_of` does, also when the token has expired or was used before.
     """
-    user_id = _numbers_of(signer, purpose, token)[1]
+    user_id = user_of(signer, purpose, token)
     row = await one_time_tokens.redeem(conn, user_id, purpose, _digest(token))
     if row is None:
         raise _refusal(purpose)

@@ -12,7 +12,7 @@ from reos.auth import one_time
 from reos.auth import sessions as auth_sessions
 from reos.auth.login import LoginTry, VerifiedLogin, address_key, admit, confirm, verify_login
 from reos.auth.passwords import hash_password, password_problems
-from reos.db import enter_tenant, tenant_transaction
+from reos.db import Record, enter_tenant, tenant_transaction
 from reos.errors import InvalidCredentialsError, InvalidInputError, ValidationError
 from reos.handlers.changes import differing
 from reos.handlers.paging import array
@@ -260,8 +260,7 @@ async def hash_reset_password(call: Call, body: Any, ids: dict[str, int]) -> str
 @post(bp, "/auth/password-reset-confirm", PUBLIC, status=204, prepare=hash_reset_password)
 async def confirm_password_reset(call: Call, body: PasswordReset) -> Answer:
     """Set a new password with the token of the mail. All sessions of the user end, and a lock is lifted."""
-    user_id = await _redeem(call, one_time.PASSWORD_RESET, body.token)
-    user = await auth.lock_user(call.conn, user_id)
+    user_id, user = await _redeem(call, one_time.PASSWORD_RESET, body.token)
     if user is None or not user["is_active"]:
         raise InvalidInputError("The account is not active.")
     await auth.set_password_hash(call.conn, user_id, call.prepared)
@@ -278,8 +277,7 @@ async def confirm_password_reset(call: Call, body: PasswordReset) -> Answer:
 @post(bp, "/auth/verify-email", PUBLIC, status=204)
 async def verify_email(call: Call, body: EmailVerification) -> Answer:
     """Prove with the token of the mail that the address is the user's."""
-    user_id = await _redeem(call, one_time.VERIFY_EMAIL, body.token)
-    user = await auth.lock_user(call.conn, user_id)
+    user_id, user = await _redeem(call, one_time.VERIFY_EMAIL, body.token)
     if user is not None and not user["is_verified"]:
         await auth.verify_user(call.conn, user_id)
         call.audit("update", "user", user_id, {"is_verified": [False, True]}, user_id=user_id)
@@ -295,9 +293,15 @@ async def resend_verification(call: Call) -> Answer:
     return NO_CONTENT
 
 
-async def _redeem(call: Call, purpose: str, token: str) -> int:
-    """Use a link's token up and make its organisation the transaction's tenant; the user's id."""
+async def _redeem(call: Call, purpose: str, token: str) -> tuple[int, Record | None]:
+    """Use a link's token up and make its organisation the transaction's tenant; the user's id and row, locked.
+
+    The row first, as whoever changes a password or an address and so spends the user's links takes it: the other way
+    round the two would wait for each other.
+    """
     signer = call.context.signer
     await enter_tenant(call.conn, one_time.organization_of(signer, purpose, token))
-    row = await one_time.redeem(call.conn, signer, purpose, token)
-    return int(row["user_id"])
+    user_id = one_time.user_of(signer, purpose, token)
+    user = await auth.lock_user(call.conn, user_id)
+    await one_time.redeem(call.conn, signer, purpose, token)
+    return user_id, user
