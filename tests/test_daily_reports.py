@@ -52,6 +52,14 @@ async def test_it_comes_in_the_organisations_morning(api: Api) -> None:
         assert await due_at(api, moment, new_york, tokyo) == expected, moment
 
 
+async def test_a_zone_that_postgres_knows_no_more_keeps_nobody_elses(api: Api) -> None:
+    lost, other = await want(await api.register()), await want(await api.register())
+    settings = 'update organizations set settings = \'{"timezone": "Nowhere/Atlantis"}\' where id = $1'
+    await api.value(settings, lost.organization_id)
+    assert await due_at(api, utc(8), lost, other) == {lost.user_id, other.user_id}
+    assert await due_at(api, utc(12), lost, other) == set()
+
+
 async def test_only_who_wants_it_and_may_read_it_gets_it(api: Api) -> None:
     admin = await api.register()
     wants = await want(await api.add_user(admin, "Agent"))
