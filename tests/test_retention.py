@@ -149,6 +149,29 @@ async def test_audit_rows_are_archived_before_they_go(api: Api) -> None:
     assert len(await api.audits(other)) == 1
 
 
+async def test_an_archive_that_cannot_be_written_does_not_keep_the_others(api: Api) -> None:
+    clients = [await api.register() for _ in range(3)]
+    for client in clients:
+        await client.post("/leads", json=LEAD)
+        await age(api, "audit_logs", (await api.audits(client))[0]["id"], "created_at", 366)
+    stuck = min(clients, key=lambda client: client.organization_id)
+    in_the_way = api.settings.data_dir / "files" / str(stuck.organization_id)
+    in_the_way.write_bytes(b"a file where a directory has to be")
+    async with plain_transaction(api.database) as conn:
+        job_id = await jobs.defer(conn, "cleanup_audit_logs", {})
+    assert job_id is not None
+
+    async def has_failed_once() -> bool:
+        return bool(await api.value("select attempts from procrastinate.procrastinate_jobs where id = $1", job_id) == 1)
+
+    async with running_worker(api.settings):
+        await until(has_failed_once)
+    assert [len(await api.audits(client)) for client in clients] == [int(client is stuck) for client in clients]
+    in_the_way.unlink()
+    await run(api, "cleanup_audit_logs")
+    assert await api.audits(stuck) == []
+
+
 async def test_only_the_tenants_old_audit_rows_can_be_removed(api: Api) -> None:
     admin, other = await api.register(), await api.register()
     for client in (admin, other):

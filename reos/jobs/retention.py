@@ -33,13 +33,23 @@ async def cleanup_soft_deleted_records(job: Job) -> None:
 
 @task("cleanup_audit_logs", retry=RETENTION_RETRY, timeout=300, cron="11 2 * * *")
 async def cleanup_audit_logs(job: Job) -> None:
-    """Archive audit rows after AUDIT_RETENTION_DAYS as compressed JSON lines in the storage, then remove them."""
+    """Archive audit rows after AUDIT_RETENTION_DAYS as compressed JSON lines in the storage, then remove them.
+
+    An organisation whose archive cannot be written does not keep the others; the job fails in the end all the same.
+    """
     days = job.settings.audit_retention_days
     async with plain_transaction(job.database) as conn:
         organization_ids = await retention.list_old_audit_logs(conn, days)
+    failed = 0
     for organization_id in organization_ids:
-        while await _archive_batch(job, organization_id, days):
-            pass
+        try:
+            while await _archive_batch(job, organization_id, days):
+                pass
+        except StorageServiceError as error:
+            failed += 1
+            logger.warning("The audit rows of organisation {} are not archived: {}", organization_id, error)
+    if failed:
+        raise StorageServiceError(f"The audit rows of {failed} organisations are not archived.")
 
 
 async def _archive_batch(job: Job, organization_id: int, days: int) -> bool:
