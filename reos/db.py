@@ -238,7 +238,7 @@ class Database:
         if conn in self._left_open:
             # Whoever was to begin with its COMMIT has gone away.
             self._left_open.discard(conn)
-            task = asyncio.create_task(self._give_up(conn))
+            task = asyncio.create_task(self._end_left_open(conn))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
@@ -254,6 +254,14 @@ class Database:
         self._left_open.add(conn)
         self._hand_on(conn)
         return True
+
+    async def _end_left_open(self, conn: Connection) -> None:
+        error = None
+        try:
+            await conn.execute("COMMIT")
+        except Exception as failure:
+            error = failure  # The connection is broken, and nothing was written on it.
+        await self._give_back(conn, error)
 
     def _was_left_open(self, conn: Connection) -> bool:
         if conn in self._left_open:

@@ -82,6 +82,22 @@ async def test_a_read_that_is_over_is_ended_by_who_comes_next(database: TestData
     await pool.close()
 
 
+async def test_a_read_that_is_over_is_ended_also_when_who_comes_next_has_gone(
+    database: TestDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = await Database.connect(make_settings(database.dsn, tmp_path, db_pool_min=1, db_pool_max=1))
+    async with tenant_transaction(pool, 1, read_only=True):
+        waiting = asyncio.create_task(number_of(pool))
+        await until(lambda: pool.waiting == 1)
+    waiting.cancel()  # in the moment in which it has been handed the connection
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    await until(lambda: pool.busy == 0)
+    assert await open_transactions(pool) == 0
+    await pool.close()
+    assert "active transaction" not in caplog.text
+
+
 async def test_connections_are_used_again_and_never_too_many(pool: Database) -> None:
     seen: set[int] = set()
     now = 0
