@@ -37,10 +37,6 @@ async def is_free(locks: SessionLocks, name: str = "a") -> bool:
         return is_alone
 
 
-async def is_held(locks: SessionLocks) -> bool:
-    return not await is_free(locks)
-
-
 async def test_one_holds_it_until_it_lets_go(processes: list[SessionLocks]) -> None:
     here, there = processes
     async with here.hold("a") as is_alone:
@@ -69,17 +65,23 @@ async def test_many_at_once(processes: list[SessionLocks]) -> None:
 
 async def test_who_is_called_off_holds_nothing(processes: list[SessionLocks]) -> None:
     here, there = processes
+    is_taken = asyncio.Event()
 
     async def hold() -> None:
-        async with here.hold("a"):
+        async with here.hold("a") as is_alone:
+            assert is_alone
+            is_taken.set()
             await asyncio.Event().wait()
 
     for turns in range(6):  # before the statement has gone out, while it is under way, and when it is held
+        is_taken.clear()
         task = asyncio.create_task(hold())
         for _ in range(turns):
             await asyncio.sleep(0)
         if turns == 5:
-            await until(lambda: is_held(there))
+            # Who looked by asking for it might be the one who has it.
+            await is_taken.wait()
+            assert not await is_free(there)
         task.cancel()
         await asyncio.wait([task])
         for locks in processes:
