@@ -308,7 +308,7 @@ class _Acquired:
         conn = self.conn = await self.database._take()
         if self.database._was_left_open(conn):
             try:
-                await conn.execute("COMMIT")
+                await _finish(conn, "COMMIT")
             except BaseException:
                 await self.database._give_up(conn)
                 raise

@@ -837,6 +837,24 @@ async def test_old_jobs_go_and_failed_ones_stay_longer(queue: Queue, settings: S
 
 
 @pytest.mark.integration
+async def test_a_job_that_is_retried_while_it_would_be_purged_stays(queue: Queue, settings: Settings) -> None:
+    job_id = await queue.defer("test_succeed")
+    await queue.conn.execute("update procrastinate_jobs set status = 'failed' where id = $1", job_id)
+    await queue.conn.execute("update procrastinate_events set at = at - interval '31 days' where job_id = $1", job_id)
+    async with jobs_connection(settings) as conn:
+        async with tenant_transaction(queue.database, queue.organization_id) as retrying:
+            await jobs.retry(retrying, job_id)
+            purging = asyncio.create_task(jobs.purge(conn, 7, 30))
+            await until(lambda: _is_done_or_waits(queue, purging))
+        await purging
+    assert (await queue.job(job_id))["status"] == "todo"
+
+
+async def _is_done_or_waits(queue: Queue, task: asyncio.Task[int]) -> bool:
+    return task.done() or bool(await queue.conn.fetchval("select exists (select from pg_locks where not granted)"))
+
+
+@pytest.mark.integration
 async def test_jobs_are_never_purged_within_a_day(queue: Queue, settings: Settings) -> None:
     async with jobs_connection(settings) as conn:
         for days in ((0, 30), (7, 0)):
