@@ -22,21 +22,18 @@ pytestmark = pytest.mark.integration
 LEAD = {"first_name": "A", "last_name": "B", "source": "other"}
 
 
-async def run(api: Api, task: str) -> None:
-    """Let a worker run a scheduled task now, and wait until it has succeeded."""
+async def run(api: Api, task: str, *, fails: bool = False) -> None:
+    """Let a worker run a scheduled task now, and wait until it has succeeded, or failed for the first time."""
     async with plain_transaction(api.database) as conn:
         job_id = await jobs.defer(conn, task, {})
     assert job_id is not None
+    ended = "status = 'todo' and attempts = 1" if fails else "status = 'succeeded'"
 
-    async def is_done() -> bool:
-        return bool(await status_of(api, job_id) == "succeeded")
+    async def has_ended() -> bool:
+        return bool(await api.value(f"select {ended} from procrastinate.procrastinate_jobs where id = $1", job_id))
 
     async with running_worker(api.settings):
-        await until(is_done)
-
-
-async def status_of(api: Api, job_id: int) -> str:
-    return str(await api.value("select status::text from procrastinate.procrastinate_jobs where id = $1", job_id))
+        await until(has_ended)
 
 
 async def age(api: Api, table: str, row_id: int, column: str = "deleted_at", days: int = 91) -> None:
@@ -113,16 +110,7 @@ async def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
 
     with monkeypatch.context() as patched:
         patched.setattr(LocalStorage, "delete", refuse)
-        async with plain_transaction(api.database) as conn:
-            job_id = await jobs.defer(conn, "cleanup_files", {})
-        assert job_id is not None
-
-        async def has_failed_once() -> bool:
-            query = "select attempts from procrastinate.procrastinate_jobs where id = $1"
-            return bool(await api.value(query, job_id) == 1)
-
-        async with running_worker(api.settings):
-            await until(has_failed_once)
+        await run(api, "cleanup_files", fails=True)
     assert await ids_in(api, other, "stored_files") == set()
     (left,) = await api.fetch("select * from stored_files where organization_id = $1", admin.organization_id)
     assert left["storage_key"] == stuck
@@ -157,15 +145,7 @@ async def test_an_archive_that_cannot_be_written_does_not_keep_the_others(api: A
     stuck = min(clients, key=lambda client: client.organization_id)
     in_the_way = api.settings.data_dir / "files" / str(stuck.organization_id)
     in_the_way.write_bytes(b"a file where a directory has to be")
-    async with plain_transaction(api.database) as conn:
-        job_id = await jobs.defer(conn, "cleanup_audit_logs", {})
-    assert job_id is not None
-
-    async def has_failed_once() -> bool:
-        return bool(await api.value("select attempts from procrastinate.procrastinate_jobs where id = $1", job_id) == 1)
-
-    async with running_worker(api.settings):
-        await until(has_failed_once)
+    await run(api, "cleanup_audit_logs", fails=True)
     assert [len(await api.audits(client)) for client in clients] == [int(client is stuck) for client in clients]
     in_the_way.unlink()
     await run(api, "cleanup_audit_logs")

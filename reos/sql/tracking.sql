@@ -1,11 +1,12 @@
+-- name: campaign_of_recipient :fragment
+-- The campaign is locked before its recipient, as by the job that sends it: its counters follow the recipient.
+c.id from campaign_recipients r join campaigns c on c.organization_id = r.organization_id and c.id = r.campaign_id
+where r.id = $1
+
 -- name: record_open :exec
--- The first time counts; mail programs ask for the picture whenever they like. The campaign is locked before its
--- recipient, here and below, as by the job that sends it: its counters follow the recipient.
+-- The first time counts; mail programs ask for the picture whenever they like.
 with campaign as materialized (
-    select c.id from campaign_recipients r join campaigns c on c.organization_id = r.organization_id
-        and c.id = r.campaign_id
-    where r.id = $1 and r.opened_at is null
-    for no key update of c
+    select {campaign_of_recipient} and r.opened_at is null for no key update of c
 )
 update campaign_recipients r set opened_at = clock_timestamp(), updated_at = clock_timestamp()
 from campaign c where r.id = $1 and r.campaign_id = c.id and r.opened_at is null
@@ -13,10 +14,7 @@ from campaign c where r.id = $1 and r.campaign_id = c.id and r.opened_at is null
 -- name: record_click :exec
 -- Who has clicked has opened, also where pictures are not shown.
 with campaign as materialized (
-    select c.id from campaign_recipients r join campaigns c on c.organization_id = r.organization_id
-        and c.id = r.campaign_id
-    where r.id = $1 and r.clicked_at is null
-    for no key update of c
+    select {campaign_of_recipient} and r.clicked_at is null for no key update of c
 )
 update campaign_recipients r set clicked_at = clock_timestamp(),
     opened_at = coalesce(r.opened_at, clock_timestamp()), updated_at = clock_timestamp()
@@ -36,10 +34,7 @@ where r.id = $1
 -- name: unsubscribe :one
 -- The address is suppressed from now on; it may be so already, and then only the time is kept.
 with campaign as materialized (
-    select c.id from campaign_recipients r join campaigns c on c.organization_id = r.organization_id
-        and c.id = r.campaign_id
-    where r.id = $1
-    for no key update of c
+    select {campaign_of_recipient} for no key update of c
 ), unsubscribed as (
     update campaign_recipients r set unsubscribed_at = coalesce(r.unsubscribed_at, clock_timestamp()),
         updated_at = case when r.unsubscribed_at is null then clock_timestamp() else r.updated_at end
