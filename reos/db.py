@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -30,6 +32,8 @@ Record: TypeAlias = asyncpg.Record
 
 ACQUIRE_TIMEOUT = 5.0  # seconds that a request waits for a connection
 MAX_WAITING = 2000  # requests that may wait for one at a time, in one process
+LOOK_AHEAD = 32  # of those that wait may be looked at for the next one
+MAX_PASSED = 16  # times that one of them lets a younger one go first
 
 _READ_ONLY = "BEGIN READ ONLY"
 
@@ -100,8 +104,21 @@ async def _no_reset(conn: asyncpg.Connection) -> None:
     """Nothing to reset: no session-level state is ever set (and a reset costs a round trip)."""
 
 
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """One that waits for a connection."""
+
+    called: asyncio.Future[Connection | None]
+    organization_id: int | None  # that it will write to
+    passed: int = 0  # by younger ones that went first
+
+
 class Database:
     """The pool of `reos_app` connections, with a bounded queue in front of it.
+
+    Two writing transactions of one organisation meet at its event counter, where the second waits until the first has
+    committed. One that would wait there lets others go first, so that connections do work and do not wait, and the
+    many requests of one organisation do not hold all connections while those of others queue.
 
     Connections that come back whole are handed straight to whoever waits, or kept at hand: asyncpg's own way of taking
     and giving back, with a timer and a task for each, costs as much as a short statement.
@@ -114,7 +131,8 @@ class Database:
         self._refused = metrics.POOL_REFUSED.labels(name)
         self._taken = 0  # from asyncpg's pool, in use or at hand
         self._at_hand: list[Connection] = []
-        self._queue: deque[asyncio.Future[Connection | None]] = deque()
+        self._queue: deque[_Turn] = deque()
+        self._writing: Counter[int] = Counter()  # open transactions by the organisation that they write to
         self._is_closing = False
         self._left_open: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -171,27 +189,45 @@ class Database:
         """A connection of the pool; OverloadedError (503) when none is free in time."""
         return _Acquired(self)
 
-    def transaction(self, begin: str) -> AbstractAsyncContextManager[Connection]:
+    def transaction(self, begin: str, organization_id: int | None = None) -> AbstractAsyncContextManager[Connection]:
         """A connection on which `begin` has run (BEGIN and what belongs to it, in one round trip).
 
+        `organization_id` says whose transaction it is, if anybody's.
         Commits when the block ends, rolls back when it raises. A task that is cancelled (its client went away) rolls
         back, or, once COMMIT is on its way, finishes that first. Raises OverloadedError (503) as `acquire` does.
         """
-        return _Transaction(self, begin)
+        return _Transaction(self, begin, None if begin.startswith(_READ_ONLY) else organization_id)
 
-    async def _take(self) -> Connection:
+    async def _take(self, organization_id: int | None = None) -> Connection:
+        """A connection, for work that writes to the organisation if one is named; `_wrote` when it is done."""
         if self._at_hand and not _is_lost(self._at_hand[-1]):
-            return self._at_hand.pop()
+            conn = self._at_hand.pop()
+        else:
+            conn = await self._find_in_time(organization_id)
+        self._writes(organization_id)
+        return conn
+
+    def _writes(self, organization_id: int | None) -> None:
+        if organization_id is not None:
+            self._writing[organization_id] += 1
+
+    def _wrote(self, organization_id: int | None) -> None:
+        if organization_id is not None:
+            self._writing[organization_id] -= 1
+            if not self._writing[organization_id]:
+                del self._writing[organization_id]
+
+    async def _find_in_time(self, organization_id: int | None) -> Connection:
         began = time.perf_counter()
         try:
-            return await self._find()
+            return await self._find(organization_id)
         except OverloadedError:
             self._refused.inc()
             raise
         finally:
             self._wait_seconds.observe(time.perf_counter() - began)
 
-    async def _find(self) -> Connection:
+    async def _find(self, organization_id: int | None) -> Connection:
         while True:
             while self._at_hand:
                 conn = self._at_hand.pop()
@@ -208,29 +244,33 @@ class Database:
                     if isinstance(error, TimeoutError):
                         raise OverloadedError(headers={"Retry-After": "1"}) from None
                     raise
-            handed = await self._wait()
+            handed = await self._wait(organization_id)
             if handed is not None:
                 return handed
 
-    async def _wait(self) -> Connection | None:
+    async def _wait(self, organization_id: int | None) -> Connection | None:
         """A connection that another gives back; None when there is room for a new one."""
         if len(self._queue) >= MAX_WAITING:
             raise OverloadedError(headers={"Retry-After": "1"})
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[Connection | None] = loop.create_future()
+        called: asyncio.Future[Connection | None] = loop.create_future()
+        turn = _Turn(called, organization_id)
         self._queue.append(turn)
-        timer = loop.call_later(ACQUIRE_TIMEOUT, _time_out, turn)
+        timer = loop.call_later(ACQUIRE_TIMEOUT, _time_out, called)
         try:
-            return await turn
+            handed = await called
         except BaseException:
             with suppress(ValueError):
                 self._queue.remove(turn)
             # What was handed over in the same moment goes to the next.
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._hand_on(turn.result())
+            if called.done() and not called.cancelled() and called.exception() is None:
+                self._wrote(organization_id)
+                self._hand_on(called.result())
             raise
         finally:
             timer.cancel()
+        self._wrote(organization_id)
+        return handed
 
     def _hand_on(self, conn: Connection | None) -> None:
         if self._call_next(conn) or conn is None:
@@ -270,13 +310,28 @@ class Database:
         return False
 
     def _call_next(self, conn: Connection | None) -> bool:
-        """Give whoever waits longest the connection, or the room for one; False when nobody waits."""
+        """Give the next of those who wait the connection, or the room for one; False when nobody waits.
+
+        It counts as one that writes from now on, so that no other of its organisation is called with it.
+        """
         while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(conn)
+            turn = self._next_turn()
+            if not turn.called.done():
+                self._writes(turn.organization_id)
+                turn.called.set_result(conn)
                 return True
         return False
+
+    def _next_turn(self) -> _Turn:
+        """Take out of the queue whoever waits longest, but for those that would have to wait for another's COMMIT."""
+        eldest = self._queue[0]
+        if eldest.organization_id in self._writing and eldest.passed < MAX_PASSED:
+            for place, turn in enumerate(islice(self._queue, 1, LOOK_AHEAD), 1):
+                if turn.organization_id not in self._writing and not turn.called.done():
+                    del self._queue[place]
+                    eldest.passed += 1
+                    return turn
+        return self._queue.popleft()
 
     async def _give_back(self, conn: Connection, error: BaseException | None) -> None:
         # After an error that neither we nor Postgres raised, such as a cancellation, a statement may still be running.
@@ -321,14 +376,15 @@ class _Acquired:
 class _Transaction:
     """A connection inside a transaction for the time of a block."""
 
-    __slots__ = ("begin", "conn", "database")
+    __slots__ = ("begin", "conn", "database", "organization_id")
 
-    def __init__(self, database: Database, begin: str):
+    def __init__(self, database: Database, begin: str, organization_id: int | None):
         self.database = database
         self.begin = begin
+        self.organization_id = organization_id  # that it writes to, if any
 
     async def __aenter__(self) -> Connection:
-        conn = self.conn = await self.database._take()
+        conn = self.conn = await self.database._take(self.organization_id)
         begin = f"COMMIT; {self.begin}" if self.database._was_left_open(conn) else self.begin
         try:
             await conn.execute(begin)
@@ -350,9 +406,9 @@ class _Transaction:
         try:
             tag = await committing
         except BaseException as error:
-            await self.database._give_back(self.conn, error)
+            await self._give_back(error)
             raise
-        await self.database._give_back(self.conn, None)
+        await self._give_back(None)
         if tag != "COMMIT":
             # That is how Postgres answers when a statement had failed and nobody told it to roll back.
             raise RuntimeError("the transaction had failed already, so nothing was committed")
@@ -363,7 +419,11 @@ class _Transaction:
             if not _is_lost(self.conn):
                 await _finish(self.conn, "ROLLBACK")
         finally:
-            await self.database._give_back(self.conn, error)
+            await self._give_back(error)
+
+    async def _give_back(self, error: BaseException | None) -> None:
+        self.database._wrote(self.organization_id)
+        await self.database._give_back(self.conn, error)
 
 
 def _time_out(turn: asyncio.Future[Connection | None]) -> None:
@@ -418,7 +478,7 @@ async def tenant_transaction(
     jobs, the event hub. Requests open theirs in the endpoint guard.
     """
     begin = begin_tenant(organization_id, user_id, read_only=read_only)
-    async with database.transaction(begin) as conn:
+    async with database.transaction(begin, organization_id) as conn:
         yield conn
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import asyncpg
@@ -14,7 +15,7 @@ from conftest import TestDatabase
 from event_streams import make_settings, until
 
 from reos import db
-from reos.db import Database, plain_transaction, tenant_transaction
+from reos.db import Connection, Database, plain_transaction, tenant_transaction
 from reos.errors import DatabaseError, OverloadedError, ResourceNotFoundError
 
 pytestmark = pytest.mark.integration
@@ -135,6 +136,93 @@ async def test_who_waits_longest_is_next(pool: Database) -> None:
     assert order == list(range(20))
 
 
+async def hold_all(pool: Database, organization_ids: list[int]) -> list[AbstractAsyncContextManager[Connection]]:
+    """Writing transactions, one of each organisation, on all connections of the pool."""
+    assert len(organization_ids) == SIZE
+    held = [tenant_transaction(pool, organization_id) for organization_id in organization_ids]
+    for one in held:
+        await one.__aenter__()
+    return held
+
+
+class Waiting:
+    """What waits for a connection, in the order in which it came and in that in which it had its turn."""
+
+    def __init__(self, pool: Database):
+        self.pool = pool
+        self.order: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def add(self, name: str, organization_id: int, *, read_only: bool = False) -> None:
+        async def work() -> None:
+            async with tenant_transaction(self.pool, organization_id, read_only=read_only) as conn:
+                self.order.append(name)
+                await conn.execute("select 1")
+
+        self.tasks.append(asyncio.create_task(work()))
+        await until(lambda: self.pool.waiting == len(self.tasks))
+
+
+async def test_who_would_wait_for_the_commit_of_another_lets_others_go_first(pool: Database) -> None:
+    first, second, third = await hold_all(pool, [1, 2, 1])
+    waiting = Waiting(pool)
+    await waiting.add("writes to 1", 1)
+    await waiting.add("writes to 1 too", 1)
+    await waiting.add("reads 1", 1, read_only=True)
+    await waiting.add("writes to 3", 3)
+    await second.__aexit__(None, None, None)
+    await until(lambda: len(waiting.order) == 4)
+    # When only those of an organisation are left that is being written to, they go on all the same.
+    assert waiting.order == ["reads 1", "writes to 3", "writes to 1", "writes to 1 too"]
+    for one in (first, third):
+        await one.__aexit__(None, None, None)
+    await asyncio.gather(*waiting.tasks)
+    assert not pool._writing
+
+
+async def test_the_oldest_that_waits_is_next_when_the_commit_is_done(pool: Database) -> None:
+    held = await hold_all(pool, [1, 2, 3])
+    waiting = Waiting(pool)
+    await waiting.add("writes to 1", 1)
+    await waiting.add("writes to 4", 4)
+    await held[0].__aexit__(None, None, None)
+    await until(lambda: len(waiting.order) == 2)
+    assert waiting.order == ["writes to 1", "writes to 4"]
+    for one in held[1:]:
+        await one.__aexit__(None, None, None)
+    await asyncio.gather(*waiting.tasks)
+
+
+async def test_nobody_is_passed_for_ever(pool: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "MAX_PASSED", 2)
+    held = await hold_all(pool, [1, 1, 2])
+    waiting = Waiting(pool)
+    await waiting.add("writes to 1", 1)
+    for number in range(4):
+        await waiting.add(f"reads {number}", 1, read_only=True)
+    await held[2].__aexit__(None, None, None)
+    await until(lambda: len(waiting.order) == 5)
+    assert waiting.order == ["reads 0", "reads 1", "writes to 1", "reads 2", "reads 3"]
+    for one in held[:2]:
+        await one.__aexit__(None, None, None)
+    await asyncio.gather(*waiting.tasks)
+
+
+async def test_who_gives_up_in_the_moment_of_being_called_does_not_count_as_writing(pool: Database) -> None:
+    held = await hold_all(pool, [1, 2, 3])
+    waiting = Waiting(pool)
+    await waiting.add("writes to 4", 4)
+    await waiting.add("writes to 4 too", 4)
+    await held[0].__aexit__(None, None, None)
+    waiting.tasks[0].cancel()  # It has been handed the connection.
+    await asyncio.wait(waiting.tasks)
+    assert waiting.order == ["writes to 4 too"]
+    for one in held[1:]:
+        await one.__aexit__(None, None, None)
+    assert not pool._writing
+    assert (pool.busy, pool.waiting) == (0, 0)
+
+
 async def test_waiting_has_an_end_and_a_limit(pool: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "ACQUIRE_TIMEOUT", 0.05)
     monkeypatch.setattr(db, "MAX_WAITING", 2)
@@ -205,7 +293,7 @@ async def random_work(pool: Database, dice: random.Random, number: int) -> None:
 async def test_in_any_order_of_cancellations_none_is_lost(pool: Database) -> None:
     dice = random.Random(7)
     for _ in range(40):
-        tasks = [asyncio.create_task(random_work(pool, dice, number)) for number in range(15)]
+        tasks = [asyncio.create_task(random_work(pool, dice, number % 4)) for number in range(15)]
         for task in tasks:
             for _ in range(dice.randrange(6)):
                 await asyncio.sleep(0)
@@ -216,6 +304,7 @@ async def test_in_any_order_of_cancellations_none_is_lost(pool: Database) -> Non
             assert task.cancelled() or isinstance(task.exception(), (ResourceNotFoundError, type(None)))
         await until(lambda: pool.busy == pool.waiting == 0)
         assert not pool._left_open
+        assert not pool._writing
     assert await open_transactions(pool) == 0
     async with pool.acquire() as one, pool.acquire() as two, pool.acquire() as three:
         assert [await conn.fetchval("select 1") for conn in (one, two, three)] == [1] * SIZE

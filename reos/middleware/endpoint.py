@@ -282,8 +282,9 @@ async def _carry_out(
     endpoint: Endpoint, call: Call, claim: idempotency.Claim | None, read_arguments: Callable[[], dict[str, Any]]
 ) -> Answer:
     """The transaction. The arguments are read in it, because it is what authorises."""
+    organization_id = call.principal.organization_id if call.principal else None
     try:
-        async with call.context.database.transaction(_begin(endpoint, call)) as conn:
+        async with call.context.database.transaction(_begin(endpoint, call), organization_id) as conn:
             call.connection = conn
             arguments = read_arguments()
             if claim:
