@@ -342,6 +342,28 @@ def test_new_writes_both_files_with_the_next_number(tmp_path: Path, scratch: Cal
         migrate.new("!", tmp_path)
 
 
+def test_of_two_addresses_that_are_composed_alike_now_the_older_user_keeps_it(postgres_server: Cluster) -> None:
+    composed, decomposed, half = "é-ü@example.com", "e\u0301-u\u0308@example.com", "é-u\u0308@example.com"
+    alone = "o\u0308@example.com"
+    change = (migrate.MIGRATIONS / "0131.composed-addresses.sql").read_text()
+    with postgres_server.database() as database, psycopg.connect(database.superuser_dsn, autocommit=True) as conn:
+        conn.execute("set session_replication_role = replica")  # Only the addresses matter here, no users.
+
+        def after(*users: tuple[str, int]) -> dict[int, str]:
+            conn.execute("truncate login_identities")
+            with conn.cursor() as cursor:
+                cursor.executemany(
+                    "insert into login_identities (email_key, organization_id, user_id) values (%s, 1, %s)", users
+                )
+            conn.execute(change)
+            return dict(conn.execute("select user_id, email_key from login_identities").fetchall())
+
+        assert after((decomposed, 1), (half, 2), (alone, 3)) == {1: composed, 2: half, 3: "ö@example.com"}
+        assert after((half, 5), (decomposed, 4)) == {4: composed, 5: half}
+        # Who has it in normal form already keeps it, whoever is older: their log-in is not to end.
+        assert after((decomposed, 1), (composed, 2)) == {1: decomposed, 2: composed}
+
+
 def test_every_migration_can_be_undone_and_waits_for_locks_only_so_long() -> None:
     for name in migrate.names():
         assert (migrate.MIGRATIONS / f"{name}.rollback.sql").exists(), name
