@@ -88,8 +88,8 @@ async def _export(job: Job, campaign_id: int, number: int, campaign: Record) -> 
     file_id = await store_export(job, campaign_id, campaign)
     async with tenant_transaction(job.database, job.organization_id) as conn:
         now = await queries.lock(conn, campaign_id)
-        if now is None or now["job_number"] != number or now["is_deleted"]:
-            return  # It was held up meanwhile; the file, which nobody uses, is swept.
+        if now is None or not _is_running(now, number):
+            return  # It was held up, or completed by another, meanwhile; the file, which nobody uses, is swept.
         await stored_files.use(conn, [file_id])
         await events.record_changes(conn, [], await completed(conn, campaign_id, file_id))
 
@@ -122,6 +122,12 @@ async def _begin(job: Job, campaign_id: int, number: int) -> Record | None:
         return campaign if campaign["status"] == "in_progress" else None
 
 
+def _is_running(campaign: Record, number: int) -> bool:
+    """Whether the campaign, which is locked, is still sent, and by the job of this number."""
+    is_sent = campaign["status"] == "in_progress" and not campaign["is_deleted"]
+    return bool(is_sent and campaign["job_number"] == number)
+
+
 def _event(type: str, campaign: Any) -> events.Event:
     return events.Event(type=type, resource_type="campaign", resource_id=campaign["id"], data=campaign)
 
@@ -129,7 +135,7 @@ def _event(type: str, campaign: Any) -> events.Event:
 async def _pause(job: Job, campaign_id: int, number: int, reason: str) -> None:
     async with tenant_transaction(job.database, job.organization_id) as conn:
         campaign = await queries.lock(conn, campaign_id)
-        if campaign is not None and campaign["job_number"] == number:
+        if campaign is not None and _is_running(campaign, number):
             await events.record_changes(conn, [], await _paused(conn, campaign_id, reason))
 
 
@@ -347,8 +353,7 @@ class _Sending:
         return found, delay, 1 / per_second if per_second else 0.0
 
     def _is_mine(self, campaign: Record) -> bool:
-        is_running = campaign["status"] == "in_progress" and not campaign["is_deleted"]
-        return bool(is_running and campaign["job_number"] == self.number)
+        return _is_running(campaign, self.number)
 
     async def _sort_out(self, conn: Connection, due: Sequence[Record]) -> list[Record]:
         """Those that are written to now. Who must not be any more is marked, who sleeps is postponed."""
