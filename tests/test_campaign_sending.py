@@ -506,6 +506,39 @@ async def test_what_the_service_does_not_send_is_exported(crm: Api, sink: MailSi
     await reader.error("GET", f"{path}/export", status=403)
 
 
+async def test_an_export_of_two_jobs_at_a_time_is_completed_once(
+    crm: Api, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker stood still for so long that its job was rescued; then both came to their end."""
+    admin = await crm.register()
+    await add_lead(admin)
+    path = await add_campaign(admin, campaign_type="direct_mail", subject=None)
+    await send(admin, path)
+    campaign_id = int(path.rpartition("/")[2])
+    number = await crm.value("select job_number from campaigns where id = $1", campaign_id)
+    async with tenant_transaction(crm.database, admin.organization_id) as conn:
+        await queries.defer(conn, campaign_id, number)
+    both = asyncio.Barrier(2)
+    store = job_module.store_export
+
+    async def store_together(*given: Any) -> int:
+        file_id = await store(*given)
+        await both.wait()
+        return file_id
+
+    monkeypatch.setattr(job_module, "store_export", store_together)
+    done = "select count(*) from job_runs where kind = 'send_campaign' and finished_at is not null and error is null"
+
+    async def are_both_done() -> bool:
+        return bool(await crm.value(done) == 2)
+
+    async with running_worker(crm.settings):
+        await until(are_both_done, 30)
+    ends = [kind for kind, _ in await happened(crm, admin) if kind in ("campaign.completed", "notification")]
+    assert sorted(ends) == ["campaign.completed", "notification"]
+    assert await crm.value("select count(*) from stored_files where is_pending") == 1, "nobody uses the other file"
+
+
 async def test_who_unsubscribes_by_a_letter_gets_no_other(crm: Api, sink: MailSink) -> None:
     admin = await crm.register()
     ann = await add_lead(admin, first_name="Ann", email="ann@example.com")
@@ -530,13 +563,18 @@ async def test_who_unsubscribes_by_a_letter_gets_no_other(crm: Api, sink: MailSi
         assert set(links) == {"Ann", "Bob", "Eve", "Ida", "Joe"}, "that mails bounce says nothing about letters"
         for name in ("Ann", "Bob", "Ida"):
             assert (await crm.http.post(links[name])).status_code == 200
-        assert set(await addressees()) == {"Eve", "Joe"}
+        assert set(links := await addressees()) == {"Eve", "Joe"}
     newest = (await admin.get("/campaigns"))["items"][0]["id"]
     listed = await recipients(admin, f"/campaigns/{newest}")
     by_lead = {row["lead_id"]: (row["status"], row["error_message"]) for row in listed}
     refused = ("suppressed", "The lead has unsubscribed, or is suppressed.")
     assert [by_lead[lead["id"]] for lead in (ann, bob, ida)] == [refused] * 3
     assert by_lead[eve["id"]][0] == "pending"
+    # By her letter, though mails to her bounce.
+    assert '<form method="post">' in (await crm.http.get(links["Eve"])).text
+    assert (await crm.http.post(links["Eve"])).status_code == 200
+    async with running_worker(crm.settings):
+        assert set(await addressees()) == {"Joe"}
 
 
 # Death

@@ -257,6 +257,44 @@ async def test_a_complaint_suppresses_and_what_is_not_permanent_does_nothing(api
     assert [item["reason"] for item in (await mailing.admin.get("/suppressions"))["items"]] == ["complained"]
 
 
+async def test_who_has_asked_not_to_be_written_to_has_more_than_bounced(api: Api, mailing: Mailing) -> None:
+    """That mails bounce keeps nobody out of a letter; that somebody wants none does, whichever came first."""
+
+    async def reasons() -> list[str]:
+        return [item["reason"] for item in (await mailing.admin.get("/suppressions"))["items"]]
+
+    bounce, complaint = (signed(report(mailing, type=kind)) for kind in ("bounce", "complaint"))
+    await api.http.post("/bounces/generic", **bounce)
+    assert await reasons() == ["bounced"]
+    page = await api.http.get(mailing.link("u"))
+    assert '<form method="post">' in page.text, "nobody has unsubscribed yet"
+    assert "You are unsubscribed" in (await api.http.post(mailing.link("u"))).text
+    assert await reasons() == ["unsubscribed"]
+    (suppression,) = (await mailing.admin.get("/suppressions"))["items"]
+    assert await audited(api, mailing.admin, "suppression") == [
+        ("update", "suppression", suppression["id"], {"reason": ["bounced", "unsubscribed"]})
+    ]
+    assert "You are unsubscribed" in (await api.http.get(mailing.link("u"))).text
+    for later in (complaint, bounce):
+        await api.http.post("/bounces/generic", **later)
+        assert await reasons() == ["unsubscribed"]
+    await mailing.admin.delete(f"/suppressions/{suppression['id']}")
+    for later in (bounce, complaint, bounce):
+        await api.http.post("/bounces/generic", **later)
+    assert await reasons() == ["complained"]
+
+
+async def test_a_report_of_one_address_in_two_campaigns_keeps_the_complaint(api: Api, mailing: Mailing) -> None:
+    path = await add_campaign(mailing.admin)
+    await send(mailing.admin, path)
+    await until_status(mailing.admin, path, "completed")
+    (again,) = await recipients(mailing.admin, path)
+    message_id = await api.value("select message_id from campaign_recipients where id = $1", again["id"])
+    both = report(mailing)["bounces"] + [{"message_id": message_id, "type": "complaint"}]
+    assert (await api.http.post("/bounces/generic", **signed({"bounces": both}))).json() == {"accepted": 2}
+    assert [item["reason"] for item in (await mailing.admin.get("/suppressions"))["items"]] == ["complained"]
+
+
 @pytest.mark.auth
 async def test_a_report_has_to_be_signed(api: Api, mailing: Mailing) -> None:
     content = report(mailing)

@@ -70,7 +70,7 @@ async def unsubscribe(request: Request, token: str) -> HTTPResponse:
         found = await tracking.get_unsubscriber(conn, recipient_id)
         done = await tracking.unsubscribe(conn, recipient_id)
         if found and done and done["suppression_id"] is not None:
-            await events.record_changes(conn, [_audit_entry(request, found, done["suppression_id"])], [])
+            await events.record_changes(conn, [_audit_entry(request, found["address"], done)], [])
     return _unsubscribe_page(request, found, is_done=True)
 
 
@@ -84,12 +84,13 @@ def _known(found: Any) -> Any:
     return found
 
 
-def _audit_entry(request: Request, found: Any, suppression_id: int) -> events.AuditEntry:
+def _audit_entry(request: Request, address: str, done: Any) -> events.AuditEntry:
+    created = {"address": [None, address], "reason": [None, "unsubscribed"]}
     return events.AuditEntry(
-        action="create",
+        action="update" if done["has_bounced"] else "create",
         resource_type="suppression",
-        resource_id=suppression_id,
-        changes={"address": [None, found["address"]], "reason": [None, "unsubscribed"]},
+        resource_id=done["suppression_id"],
+        changes={"reason": ["bounced", "unsubscribed"]} if done["has_bounced"] else created,
         user_id=None,
         ip_address=client_address(request),
         user_agent=None,

@@ -27,7 +27,11 @@ async def get_unsubscriber(conn: Connection, recipient_id: int) -> Record | None
 
 
 async def unsubscribe(conn: Connection, recipient_id: int) -> Record | None:
-    """Never write to the recipient again; `suppression_id` is null when that was so. None when they are purged."""
+    """Never write to the recipient again; None when they are purged.
+
+    `suppression_id` is null when that was so already; `has_bounced`: it is the one of an address that mails came back
+    from, and has another reason now.
+    """
     return await fetch_one(conn, SQL.unsubscribe, recipient_id)
 
 

@@ -23,8 +23,8 @@ from campaign c where r.id = $1 and r.campaign_id = c.id and r.clicked_at is nul
 -- name: get_unsubscriber :one
 -- Whose page it is. A letter has no address of its own: there it is the lead's.
 select a.address, o.name as organization_name, exists (select from suppressions s where s.address_key
-    = case when a.address like '%@%' then address_key(a.address, null) else address_key(null, a.address) end)
-    as is_suppressed
+    = case when a.address like '%@%' then address_key(a.address, null) else address_key(null, a.address) end
+    and s.reason is distinct from 'bounced') as is_suppressed
 from campaign_recipients r
 join leads l on l.organization_id = r.organization_id and l.id = r.lead_id
 join organizations o on o.id = r.organization_id
@@ -32,7 +32,8 @@ cross join lateral (select coalesce(r.address, l.email, l.phone) as address) a
 where r.id = $1
 
 -- name: unsubscribe :one
--- The address is suppressed from now on; it may be so already, and then only the time is kept.
+-- The address is suppressed from now on. It may be so already, and then only the time is kept; but that mails to it
+-- bounce, which keeps no letter from going out, counts less than that somebody wants no more.
 with campaign as materialized (
     select {campaign_of_recipient} for no key update of c
 ), unsubscribed as (
@@ -46,14 +47,17 @@ with campaign as materialized (
     select current_organization_id(), case when u.address like '%@%' then u.address end,
         case when u.address not like '%@%' then u.address end, 'unsubscribed'
     from unsubscribed u where u.address like '%@%' or u.address ~ '[0-9]'
-    on conflict do nothing
+    on conflict (organization_id, address_key) do update set reason = excluded.reason
+        where suppressions.reason = 'bounced'
     returning id
 )
-select (select id from suppressed) as suppression_id from unsubscribed
+select s.id as suppression_id, exists (select from suppressions b where b.id = s.id) as has_bounced
+from unsubscribed left join suppressed s on true
 
 -- name: record_bounces :value
 -- What a provider has reported: a bounce is the end of a mail that the server had taken, also of one whose outcome was
--- not known; a complaint is an unsubscription. Neither address is written to again. How many mails were found.
+-- not known; a complaint is an unsubscription, which counts more. Neither address is written to again. How many mails
+-- were found.
 with reported as (
     select b.id, b.kind, b.reason from jsonb_to_recordset($1::jsonb) b (id bigint, kind text, reason text)
 ), campaign as materialized (
@@ -77,9 +81,11 @@ with reported as (
     returning r.address, b.kind
 ), suppressed as (
     insert into suppressions (organization_id, email, reason)
-    select distinct on (lower(c.address)) current_organization_id(), c.address,
+    select distinct on (address_key(c.address, null)) current_organization_id(), c.address,
         case c.kind when 'bounce' then 'bounced' else 'complained' end
     from changed c where c.address like '%@%'
-    on conflict do nothing
+    order by address_key(c.address, null), c.kind = 'bounce'
+    on conflict (organization_id, address_key) do update set reason = excluded.reason
+        where suppressions.reason = 'bounced' and excluded.reason <> 'bounced'
 )
 select count(*) from changed

@@ -1,0 +1,1 @@
+revoke update (reason) on suppressions from reos_app;
