@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import pytest
 from api import Api
 
@@ -70,6 +72,51 @@ def test_a_field_in_angle_brackets_is_plain_text() -> None:
     stop = '<a href="https://reos.test/stop">https://reos.test/stop</a>'
     assert f"<p>Ann &lt;ann@example.com&gt;: &lt;{stop}&gt;</p>" in mail.html
     assert mail.text == "Ann <ann@example.com>: <https://reos.test/stop>\n"
+
+
+@unit
+@pytest.mark.parametrize(
+    ("content", "url"),
+    [
+        ("See {}.", "https://a.test/?u={{email}}&x=1"),
+        ("({})", "https://a.test/{{first_name}}"),
+        ("{}{{{{unsubscribe_url}}}}", "https://a.test/?to="),
+    ],
+)
+def test_a_field_is_part_of_the_address_that_it_stands_in(content: str, url: str) -> None:
+    mail = mail_of(content.format(url))
+    address = escape(url.replace("{{email}}", "ann@example.com").replace("{{first_name}}", "Ann"))
+    assert f'<a href="{address}">{address}</a>' in mail.html
+
+
+@unit
+@pytest.mark.parametrize(
+    "content",
+    [
+        '<a data-href="#x" href="https://a.test/">Look</a>',
+        "<a href=https://a.test/>Look</a>",
+        "<a class=b\thref='https://a.test/'>Look</a>",
+    ],
+)
+def test_the_link_is_what_is_tracked(content: str) -> None:
+    mail = compile_mail("Hello", content).render(VALUES, track=lambda url: f"https://reos.test/c?{url}")
+    assert mail.html.count("https://reos.test/c?https://a.test/") == 1
+    assert mail.html.count("reos.test/c?") == 1
+
+
+@unit
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<p>x</p><!-- {{unsubscribe_url}} -->",
+        "<title>{{unsubscribe_url}}</title><p>x</p>",
+        "<style>a::after{content:'{{unsubscribe_url}}'}</style><p>x</p>",
+    ],
+)
+def test_what_nobody_reads_is_no_way_to_stop_the_mails(content: str) -> None:
+    mail = mail_of(content)
+    assert '<a href="https://reos.test/stop">Unsubscribe</a>' in mail.html
+    assert mail.text.endswith(STOP)
 
 
 @unit

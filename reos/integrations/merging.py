@@ -26,12 +26,19 @@ MAX_TRACKED_URL = 2000  # characters; a longer link stays as it is, because not 
 FOOTER = '<p style="font-size: small"><a href="{{unsubscribe_url}}">Unsubscribe</a></p>'
 
 _MARK = re.compile(r"([\x01\x03])(\d+)\x02")
-_HREF = re.compile(r"""(<a\b[^<>]*?\bhref\s*=\s*)("[^"<>]*"|'[^'<>]*')""", re.IGNORECASE)
+_HREF = re.compile(
+    r"""(<a\b(?:[^<>"']|"[^"<>]*"|'[^'<>]*')*?(?<=[\s"'/])href\s*=\s*)("[^"<>]*"|'[^'<>]*'|[^\s"'<>]+)""", re.IGNORECASE
+)
 _SCHEME = re.compile(r"\s*(?:https?|mailto|tel):", re.IGNORECASE)
-_URL = re.compile(r"https?://[^\s<>\"'\x01-\x03]+[^\s<>\"'\x01-\x03.,;:!?)\]]", re.IGNORECASE)
 _END = re.compile(r"</body\s*>|</html\s*>", re.IGNORECASE)
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _UNSUBSCRIBE = MERGE_FIELDS.index("unsubscribe_url")
+# An address in plain text, with the fields that it holds; only the one for unsubscribing is an address of its own.
+_URL_FIELD = rf"\x01(?!{_UNSUBSCRIBE}\x02)\d+\x02"
+_URL = re.compile(
+    rf"""https?://[^\s<>"'\x01-\x03](?:[^\s<>"'\x01-\x03]|{_URL_FIELD})*(?:[^\s<>"'\x01-\x03.,;:!?)\]]|{_URL_FIELD})""",
+    re.IGNORECASE,
+)
 
 _HTML = ImmutableSandboxedEnvironment(autoescape=True, keep_trailing_newline=True)
 _TEXT = ImmutableSandboxedEnvironment(autoescape=False, keep_trailing_newline=True)
@@ -75,7 +82,7 @@ class MailTemplate:
 def compile_mail(subject: str, content: str) -> MailTemplate:
     """The template of a mail. Raises MergeFieldError for a text that is none (which saving it refuses)."""
     html = _as_html(content)
-    if f"\x01{_UNSUBSCRIBE}\x02" not in html:
+    if not _shows_unsubscribe(html):
         html = _before_end(html, _coded(FOOTER))
     text = _as_text(_pieces(html))
     html, targets = _with_links(html)
@@ -182,6 +189,12 @@ def _link(url: str) -> str:
     return f'<a href="{url}">{url}</a>'
 
 
+def _shows_unsubscribe(html: str) -> bool:
+    """Whether the address for unsubscribing is anywhere but in what nobody gets to see."""
+    mark = f"\x01{_UNSUBSCRIBE}\x02"
+    return any(mark in piece.source for piece in _pieces(html) if piece.kind not in ("comment", "raw"))
+
+
 def _before_end(html: str, addition: str) -> str:
     """The HTML with something more at the end of its body."""
     ends = list(_END.finditer(html))
@@ -194,11 +207,14 @@ def _with_links(html: str) -> tuple[str, list[str]]:
     targets: list[str] = []
 
     def mark(found: re.Match[str]) -> str:
-        url = unescape(found.group(2)[1:-1]).strip()
+        value = found.group(2)
+        is_quoted = value[0] in ("'", '"')
+        url = unescape(value[1:-1] if is_quoted else value).strip()
         if f"\x01{_UNSUBSCRIBE}\x02" in url or not re.match(r"https?://|\x01", url, re.IGNORECASE):
             return found.group()
         targets.append(url)
-        return f'{found.group(1)}"\x03{len(targets) - 1}\x02"'
+        quote = '"' if is_quoted or _MARK.search(url) else ""
+        return f"{found.group(1)}{quote}\x03{len(targets) - 1}\x02{quote}"
 
     return _HREF.sub(mark, html), targets
 
