@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from base64 import b64encode
@@ -23,7 +24,15 @@ from job_queue import running_worker, until
 from test_campaign_sending import add_campaign, assert_counters_equal_rows, recipients, send, until_status
 
 from reos.errors import SMSServiceError
-from reos.integrations.sms import HttpTexter, OutboxTexter, TwilioTexter, make_texter, quiet_until, zone_of
+from reos.integrations.sms import (
+    HttpTexter,
+    OutboxTexter,
+    TwilioTexter,
+    make_texter,
+    plain_number,
+    quiet_until,
+    zone_of,
+)
 from reos.settings import Settings, SettingsError
 
 
@@ -155,6 +164,40 @@ async def test_any_http_service_takes_messages(tmp_path: Path, receiver: Receive
     error = await failure(texter)
     assert (error.unknown, error.message) == (True, "The SMS provider did not answer.")
     await texter.close()
+
+
+@pytest.mark.integration
+async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"id": "m1"}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        for place in range(len(body)):
+            writer.write(body[place : place + 1])
+            await writer.drain()
+            await asyncio.sleep(0)  # The client reads meanwhile.
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        texter = make_texter(sms_settings(tmp_path, sms_provider="http", sms_api_url=url))
+        assert await texter.send("+1", "Hello", "<r@x>") == "m1"
+        await texter.close()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("phone", "number"),
+    [
+        ("+1 (512) 555-0100", "+15125550100"),
+        ("(+1) 512 555 0100", "+15125550100"),
+        ("512.555.0100", "5125550100"),
+        ("5125550100 +7", "51255501007"),
+    ],
+)
+def test_a_number_keeps_its_plus(phone: str, number: str) -> None:
+    assert plain_number(phone) == number
 
 
 @pytest.mark.integration

@@ -104,8 +104,12 @@ class _HttpProvider:
             self._session = aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, trust_env=True)
         try:
             async with self._session.post(url, allow_redirects=False, **options) as response:
-                body = await response.content.read(MAX_ANSWER_BYTES)
-                return response.status, _object(body)
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) >= MAX_ANSWER_BYTES:
+                        break
+                return response.status, _object(bytes(body))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise SMSServiceError("The SMS provider could not be reached.") from error
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -173,7 +177,7 @@ def _check(status: int, code: Any) -> None:
 def plain_number(phone: str) -> str:
     """A phone number as providers want it: its digits, and the plus in front."""
     digits = re.sub("[^0-9]", "", phone)
-    return f"+{digits}" if phone.lstrip().startswith("+") else digits
+    return f"+{digits}" if re.match("[^0-9]*[+]", phone) else digits
 
 
 # Quiet hours
