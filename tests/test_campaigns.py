@@ -341,6 +341,20 @@ async def test_an_address_is_suppressed_once_and_let_go(api: Api) -> None:
     await admin.post("/suppressions", json={"email": "ann@example.com"})
 
 
+async def test_an_address_is_suppressed_however_its_letters_were_composed(api: Api) -> None:
+    admin = await api.register()
+    composed, decomposed = "é@example.com", "E\u0301@example.com"
+    suppression = await admin.post("/suppressions", json={"email": composed})
+    await admin.error("POST", "/suppressions", status=409, json={"email": decomposed})
+    assert (await admin.get("/suppressions", params={"email": decomposed}))["items"] == [suppression]
+    lead = await add_lead(admin, email=decomposed)
+    assert lead["email"] == decomposed
+    await add_lead(admin, email=composed)
+    campaign = await add_campaign(admin)
+    sent = await admin.post(f"/campaigns/{campaign['id']}/send", status=200, json={})
+    assert (sent["total_recipients"], sent["suppressed_count"]) == (1, 1)
+
+
 async def test_a_suppression_is_of_one_address(api: Api) -> None:
     admin = await api.register()
     for body, expected in (

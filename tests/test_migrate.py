@@ -364,6 +364,40 @@ def test_of_two_addresses_that_are_composed_alike_now_the_older_user_keeps_it(po
         assert after((decomposed, 1), (composed, 2)) == {1: decomposed, 2: composed}
 
 
+def test_of_two_suppressions_that_are_composed_alike_now_the_older_stays(postgres_server: Cluster) -> None:
+    composed, decomposed, alone = "é-ü@example.com", "e\u0301-u\u0308@example.com", "O\u0308@example.com"
+    undo, change = (
+        (migrate.MIGRATIONS / f"0146.composed-suppressions{kind}.sql").read_text() for kind in (".rollback", "")
+    )
+    with postgres_server.database() as database, psycopg.connect(database.superuser_dsn, autocommit=True) as conn:
+        conn.execute("set session_replication_role = replica")  # Only the addresses matter here, no campaigns.
+        conn.execute(undo)
+
+        def insert(statement: str, *rows: tuple[object, ...]) -> None:
+            with conn.cursor() as cursor:
+                cursor.executemany(statement, rows)
+
+        insert(
+            "insert into suppressions (organization_id, email) values (%s, %s)",
+            (1, decomposed), (1, composed), (1, alone), (1, "ann@example.com"), (2, composed), (2, decomposed),
+        )  # fmt: skip
+        insert(
+            "insert into campaign_recipients (organization_id, campaign_id, lead_id, address, address_key)"
+            " values (1, %s, 1, %s, lower(%s))",
+            (1, decomposed, decomposed), (1, alone, alone), (2, composed, composed), (2, decomposed, decomposed),
+        )  # fmt: skip
+        conn.execute(change)
+        kept = conn.execute("select organization_id, email, address_key from suppressions order by id").fetchall()
+        assert kept == [
+            (1, decomposed, composed),
+            (1, alone, "ö@example.com"),
+            (1, "ann@example.com", "ann@example.com"),
+            (2, composed, composed),
+        ]
+        keys = conn.execute("select campaign_id, address_key from campaign_recipients order by id").fetchall()
+        assert keys == [(1, composed), (1, "ö@example.com"), (2, composed), (2, decomposed)]
+
+
 def test_every_migration_can_be_undone_and_waits_for_locks_only_so_long() -> None:
     for name in migrate.names():
         assert (migrate.MIGRATIONS / f"{name}.rollback.sql").exists(), name
