@@ -187,6 +187,14 @@ async def test_an_unknown_merge_field_is_refused_at_save(api: Api, text: str) ->
         assert await admin.fields_refused("PUT", template, json=wrong) == expected
 
 
+async def test_a_refusal_names_what_is_refused_without_double_braces(api: Api) -> None:
+    admin = await api.register()
+    for text in ("{% if first_name %}", "<style>@media print{#logo{width:1px}}</style><p>x</p>"):
+        error = await admin.error("POST", "/campaigns", status=422, json=LETTER | {"content": text})
+        (told,) = error["details"]["errors"]
+        assert told["message"].startswith("Input should hold no {%, no {#, and no other fields in double braces than: ")
+
+
 async def test_all_merge_fields_are_taken_in_any_spacing(api: Api) -> None:
     admin = await api.register()
     content = " ".join(f"{{{{{name}}}}} {{{{  {name} }}}}" for name in MERGE_FIELDS) + " { } }} %} 100% #1"

@@ -71,7 +71,7 @@ def _check(text: str) -> str:
         allowed = ", ".join(MERGE_FIELDS)
         raise PydanticCustomError(
             "unknown_merge_field",
-            "Input should hold no other fields in double braces than: {allowed}",
+            "Input should hold no {%, no {#, and no other fields in double braces than: {allowed}",
             {"allowed": allowed},
         ) from None
     return text
