@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, get_args
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from api import Api, Client
@@ -686,3 +686,29 @@ DAYS = [
 async def test_when_a_day_begins(api: Api, zone: str, day: str, begins: str) -> None:
     found = await api.value("select day_begins($1, $2)", date.fromisoformat(day), zone)
     assert found == datetime.fromisoformat(begins)
+
+
+async def test_a_zone_whose_name_is_an_abbreviation_too_has_its_summer_time(api: Api) -> None:
+    # To Postgres it is first of all an hour east of Greenwich, all the year.
+    admin = await organization_in(api, "CET")
+    await add_property(admin)
+    move_created = "update properties set created_at = '2026-07-01T22:30:00Z' where organization_id = $1"
+    await api.value(move_created, admin.organization_id)
+    for day, count in (("2026-07-01", 0), ("2026-07-02", 1)):
+        params = {"start_date": day, "end_date": day}
+        assert (await admin.get("/analytics/properties", params=params))["total_properties"] == count
+        assert (await admin.get("/analytics/dashboard", params=params))["total_properties"] == count
+
+
+async def test_postgres_reckons_in_every_zone_as_python_does(api: Api) -> None:
+    # Of a year whose rules every release of the zones knows.
+    moments = [datetime(2022, month, 1, 12, tzinfo=UTC) for month in (1, 7)]
+    names = sorted(available_timezones() - {"localtime", "Factory"})
+    statement = """
+        select name, moment, moment at time zone named_time_zone(name) as clock
+        from unnest($1::text[]) name, unnest($2::timestamptz[]) moment where knows_time_zone(name)
+    """
+    found = await api.fetch(statement, names, moments)
+    assert len(found) > len(names)
+    for name, moment, clock in found:
+        assert clock == moment.astimezone(ZoneInfo(name)).replace(tzinfo=None), name

@@ -52,6 +52,16 @@ async def test_it_comes_in_the_organisations_morning(api: Api) -> None:
         assert await due_at(api, moment, new_york, tokyo) == expected, moment
 
 
+async def test_it_comes_at_seven_in_summer_too(api: Api) -> None:
+    admin = await want(await api.register())
+    await zone(admin, "CET")
+    for moment, expected in (
+        (datetime(2026, 7, 15, 4, 59, tzinfo=UTC), set()),
+        (datetime(2026, 7, 15, 5, tzinfo=UTC), {admin.user_id}),
+    ):
+        assert await due_at(api, moment, admin) == expected, moment
+
+
 async def test_a_zone_that_postgres_knows_no_more_keeps_nobody_elses(api: Api) -> None:
     lost, other = await want(await api.register()), await want(await api.register())
     settings = 'update organizations set settings = \'{"timezone": "Nowhere/Atlantis"}\' where id = $1'

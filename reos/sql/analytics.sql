@@ -5,7 +5,8 @@ time_range as (
     select coalesce(day_begins($1::date, o.zone), '-infinity') as since,
         coalesce(day_begins($2::date + 1, o.zone), 'infinity') as until, (now() at time zone o.zone)::date as today
     from (
-        select coalesce(settings ->> 'timezone', 'UTC') as zone from organizations where id = current_organization_id()
+        select named_time_zone(coalesce(settings ->> 'timezone', 'UTC')) as zone
+        from organizations where id = current_organization_id()
     ) o
 )
 
