@@ -12,6 +12,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import argparse
 import asyncio
 import os
+import re
 import shutil
 import socket
 import sys
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", serve, "the HTTP servers alone")
     add("worker", worker, "the job worker alone")
     migrations = add("migrate", run_migrations, "bring the database up to date").add_mutually_exclusive_group()
-    migrations.add_argument("--down", type=int, metavar="N", help="undo the last N migrations")
+    migrations.add_argument("--down", type=_number, metavar="N", help="undo the last N migrations")
     migrations.add_argument("--list", action="store_true", help="show which are applied")
     migrations.add_argument("--mark", metavar="NAME", help="record one as applied without running it")
     migrations.add_argument("--new", metavar="NAME", help="write the files of a new one")
@@ -143,7 +144,7 @@ def worker(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def run_migrations(settings: Settings, arguments: argparse.Namespace) -> None:
     """Up, or what the options say."""
-    if arguments.new:
+    if arguments.new is not None:
         for path in migrate.new(arguments.new):
             print(path)
         return
@@ -153,7 +154,7 @@ def run_migrations(settings: Settings, arguments: argparse.Namespace) -> None:
             applied = set(migrate.applied(owner_dsn))
             for name in migrate.names():
                 print("applied" if name in applied else "pending", name)
-        elif arguments.mark:
+        elif arguments.mark is not None:
             print("marked", migrate.mark(owner_dsn, arguments.mark))
         elif arguments.down is not None:
             for name in migrate.migrate_down(owner_dsn, arguments.down):
@@ -162,6 +163,13 @@ def run_migrations(settings: Settings, arguments: argparse.Namespace) -> None:
             for name in migrate.migrate(owner_dsn, migrate.login_of(resolved.db_dsn)):
                 print("applied", name)
             print("The database is up to date.")
+
+
+def _number(text: str) -> int:
+    """How many, from 1. With a negative number all migrations but that many would be undone."""
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)
 
 
 def run_seed(settings: Settings, arguments: argparse.Namespace) -> None:

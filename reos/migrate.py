@@ -78,7 +78,7 @@ def mark(owner_dsn: str, name: str, directory: Path = MIGRATIONS) -> str:
     with _locked(owner_dsn) as conn:
         prepare_roles(conn, _login(conn))
         with _backend(owner_dsn, conn) as backend:
-            found = [m for m in backend.to_apply(_read(directory)) if m.id.startswith(name)]
+            found = [m for m in backend.to_apply(_read(directory)) if name and m.id.startswith(name)]
             if len(found) != 1:
                 count = "No pending migration starts" if not found else f"{len(found)} pending migrations start"
                 raise MigrationError(f"{count} with {name}.")

@@ -16,6 +16,7 @@ import pytest
 from conftest import Cluster, TestDatabase
 
 from reos import migrate
+from reos.__main__ import main
 from reos.migrate import MigrationError
 
 pytestmark = pytest.mark.integration
@@ -331,6 +332,37 @@ def test_a_name_that_fits_two_is_not_marked(
     scratch("0002.two", "select 1;", None)
     with postgres_server.database(migrated=False) as database, pytest.raises(MigrationError, match="2 pending"):
         migrate.mark(database.owner_dsn, "000", tmp_path)
+
+
+def test_no_name_is_not_marked(postgres_server: Cluster, scratch: Callable[..., None], tmp_path: Path) -> None:
+    scratch("0001.one", "select 1;", None)
+    with postgres_server.database(migrated=False) as database, pytest.raises(MigrationError, match="No pending"):
+        migrate.mark(database.owner_dsn, "", tmp_path)
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "-10000", "all", "1.5", ""])
+def test_what_is_no_number_of_migrations_undoes_none(
+    postgres_server: Cluster, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    with postgres_server.database() as database:
+        monkeypatch.setenv("DB_DSN", database.dsn)
+        monkeypatch.setenv("DB_OWNER_DSN", database.owner_dsn)
+        monkeypatch.setenv("JWT_SECRET_KEY", "x" * 32)
+        with pytest.raises(SystemExit):
+            main(["migrate", f"--down={number}"])
+        assert migrate.pending(database.dsn) == []
+
+
+@pytest.mark.parametrize("option", ["--mark", "--new"])
+def test_an_option_without_a_name_does_not_migrate(
+    postgres_server: Cluster, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    with postgres_server.database(migrated=False) as database:
+        monkeypatch.setenv("DB_DSN", database.dsn)
+        monkeypatch.setenv("DB_OWNER_DSN", database.owner_dsn)
+        monkeypatch.setenv("JWT_SECRET_KEY", "x" * 32)
+        assert main(["migrate", option, ""]) == 1
+        assert migrate.pending(database.owner_dsn) == migrate.names()
 
 
 def test_new_writes_both_files_with_the_next_number(tmp_path: Path, scratch: Callable[..., None]) -> None:
