@@ -82,7 +82,9 @@ if [ ! -e .env ]; then
     echo "Made .env with fresh secrets."
 fi
 for name in POSTGRES_PASSWORD SERVICE_PASSWORD JWT_SECRET_KEY S3_ACCESS_KEY S3_SECRET_KEY GRAFANA_USER GRAFANA_PASSWORD; do
-    if ! grep -q "^$name=" .env; then
+    # An empty one, as in a copy of .env.example, is missing too; but a bucket of one's own may need no keys.
+    case $name in S3_*) has s3 || ! grep -q "^$name=" .env || continue ;; esac
+    if [ -z "$(value "$name")" ]; then
         case $name in
             S3_ACCESS_KEY | GRAFANA_USER) new=reos-$(secret | cut -c 1-8) ;;
             *) new=$(secret) ;;

@@ -298,6 +298,20 @@ def test_another_start_keeps_the_secrets_and_adds_what_is_missing(scripts: Scrip
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("parts", [(), ("--with", "s3")])
+def test_a_secret_that_is_empty_is_missing(scripts: Scripts, parts: tuple[str, ...]) -> None:
+    example = (ROOT / ".env.example").read_text()
+    scripts.write(".env", example)
+    assert scripts.run("start.sh", "--no-seed", *parts).returncode == 0
+    assert (scripts.directory / ".env").read_text().startswith(example)
+    keys = ("S3_ACCESS_KEY", "S3_SECRET_KEY")
+    secrets = {"POSTGRES_PASSWORD", "SERVICE_PASSWORD", "JWT_SECRET_KEY", "GRAFANA_USER", "GRAFANA_PASSWORD"}
+    assert all(scripts.env[name] for name in secrets)
+    # A bucket of somebody's own may need no keys.
+    assert [bool(scripts.env[name]) for name in keys] == [bool(parts)] * 2
+
+
+@pytest.mark.unit
 def test_make_run_takes_no_harm_from_the_secrets(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
     """`make run` reads the same .env; what it does not know it passes over."""
     scripts.run("start.sh", "--no-seed", "--with", "s3,redis,monitoring")
