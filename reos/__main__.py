@@ -26,7 +26,7 @@ from reos.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from reos.errors import ReosError
 from reos.migrate import MigrationError
 from reos.processes import stop_with_parent
-from reos.settings import Settings, SettingsError, load_settings
+from reos.settings import Settings, SettingsError, load_settings, read_settings
 
 
 class CommandError(Exception):
@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = parsed.command(load_settings(), parsed)
+        # A secret that is made for what is to be removed would make DATA_DIR as well, under a mistyped name too.
+        settings = read_settings() if parsed.command is reset else load_settings()
+        code = parsed.command(settings, parsed)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2

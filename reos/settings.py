@@ -234,12 +234,24 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings and make sure that there is a signing secret.
+    """Read the settings and make sure that there is a signing secret. Raises SettingsError as `read_settings` does."""
+    settings = read_settings(**overrides)
+    if settings.jwt_secret_key:
+        return settings
+    try:
+        secret = _generated_secret(settings.data_dir)
+    except OSError as error:
+        raise SettingsError(f"DATA_DIR: {error.filename} cannot be used: {error.strerror}.") from None
+    return settings.model_copy(update={"jwt_secret_key": secret})
+
+
+def read_settings(**overrides: object) -> Settings:
+    """The settings, of which the signing secret may be empty.
 
     Raises SettingsError with one sentence that names the first wrong setting.
     """
     try:
-        settings = Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0]).upper() if first["loc"] else ""
@@ -249,13 +261,6 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(".env is not UTF-8.") from None
     except OSError as error:
         raise SettingsError(f"{error.filename} cannot be read: {error.strerror}.") from None
-    if settings.jwt_secret_key:
-        return settings
-    try:
-        secret = _generated_secret(settings.data_dir)
-    except OSError as error:
-        raise SettingsError(f"DATA_DIR: {error.filename} cannot be used: {error.strerror}.") from None
-    return settings.model_copy(update={"jwt_secret_key": secret})
 
 
 def _generated_secret(data_dir: Path) -> str:

@@ -373,6 +373,12 @@ def test_a_database_that_does_not_answer_is_told(own: Path) -> None:
     assert ended.stderr.splitlines()[-1].startswith("Postgres cannot be reached: ")
 
 
+def test_a_reset_of_what_is_not_there_says_so(own: Path) -> None:
+    ended = reos(own, "reset", "--yes")
+    assert (ended.returncode, ended.stderr) == (1, f"There is no {own / '.reos'}; nothing was removed.\n")
+    assert not (own / ".reos").exists()
+
+
 def test_a_reset_asks_first(own: Path) -> None:
     (own / ".reos").mkdir()
     assert reos(own, "reset").stderr.endswith("Nothing was removed.\n")
