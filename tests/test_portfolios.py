@@ -323,3 +323,26 @@ async def test_sums_and_stats_agree_with_a_model(api: Api, seed: int) -> None:
         "total_value": str(sum(sums)),
         "avg_portfolio_value": str((sum(sums, Decimal(0)) / 8).quantize(Decimal("0.01"), ROUND_HALF_UP)),
     }
+
+
+async def test_the_average_of_the_dearest_is_rounded_once(api: Api) -> None:
+    admin = await api.register()
+    await add(admin, (await add_property(admin, price="0.50"))["id"])
+    # Eleven of the hundred others are full, so that the average ends in 0.495… of a cent.
+    for statement in (
+        "insert into portfolios (organization_id, name) select $1, 'Palaces' from generate_series(1, 100)",
+        """
+        insert into properties (organization_id, address, city, state, zip_code, property_type, price)
+        select $1, '1 Palace Road', 'Austin', 'TX', '78701', 'condo', 9999999999.99 from generate_series(1, 1000)
+        """,
+        """
+        insert into portfolio_properties (organization_id, portfolio_id, property_id)
+        select $1, f.id, p.id
+        from properties p, (select id from portfolios where organization_id = $1 order by id desc limit 11) f
+        where p.organization_id = $1 and p.price > 1
+        """,
+    ):
+        await api.value(statement, admin.organization_id)
+    stats = await admin.get("/portfolios/stats")
+    assert (stats["total_portfolios"], stats["total_value"]) == (101, "109999999999890.50")
+    assert stats["avg_portfolio_value"] == "1089108910890.00"

@@ -66,10 +66,11 @@ returning m.property_id
 select array(select search_portfolio_ids($1, $2))
 
 -- name: get_portfolio_stats :one
--- A property counts in each portfolio that it is in, so that the portfolios' own sums add up to these.
+-- A property counts in each portfolio that it is in, so that the portfolios' own sums add up to these. The average is
+-- that of a number with many places: a large quotient has as few as four otherwise, and would be rounded twice.
 select count(distinct f.id) as total_portfolios, count(p.id) as total_properties,
     coalesce(sum(p.price), 0)::numeric(24, 2) as total_value,
-    coalesce(sum(p.price) / nullif(count(distinct f.id), 0), 0)::numeric(24, 2) as avg_portfolio_value
+    coalesce(sum(p.price)::numeric(44, 20) / nullif(count(distinct f.id), 0), 0)::numeric(24, 2) as avg_portfolio_value
 from portfolios f
 left join portfolio_properties m on m.portfolio_id = f.id
 left join properties p on p.id = m.property_id and p.deleted_at is null
