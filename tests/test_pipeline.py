@@ -146,6 +146,20 @@ async def test_the_deal_stays_with_the_leads_agent_unless_it_is_told_otherwise(a
         assert deal["assigned_to"] == expected
 
 
+async def test_a_deal_does_not_begin_with_an_agent_who_has_left(api: Api) -> None:
+    admin = await api.register()
+    agent = await api.add_user(admin, "Agent")
+    house, lead = await add_property(admin), await add_lead(admin, assigned_to=agent.user_id)
+    await admin.delete(f"/users/{agent.user_id}")
+    body = {"property_id": house["id"], "deal_type": "buy", "value": 1}
+    path = f"/leads/{lead['id']}/convert"
+    assert await admin.fields_refused("POST", path, json=body | {"assigned_to": agent.user_id}) == {
+        "assigned_to": "foreign_key"
+    }
+    assert (await admin.post(path, json=body))["assigned_to"] is None
+    assert (await admin.get(f"/leads/{lead['id']}"))["assigned_to"] == agent.user_id
+
+
 async def test_a_lead_is_converted_once_also_when_twenty_try(api: Api) -> None:
     admin = await api.register()
     for _ in range(3):

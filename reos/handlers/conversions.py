@@ -19,7 +19,8 @@ bp = Blueprint("conversions")
 async def convert_lead(call: Call, lead_id: int, body: DealCreate) -> Answer:
     """Make a deal of a lead, once.
 
-    The deal is the lead's agent's unless `assigned_to` says otherwise; `lead_id`, if given, is that of the path.
+    The deal is the lead's agent's, or nobody's if that user has left, unless `assigned_to` says otherwise; `lead_id`,
+    if given, is that of the path.
     """
     if body.lead_id not in (None, lead_id):
         raise ValidationError.of("lead_id", "Input should be the lead of the path", "other_lead")
@@ -30,7 +31,7 @@ async def convert_lead(call: Call, lead_id: int, body: DealCreate) -> Answer:
         raise LeadAlreadyConvertedError
     fields["lead_id"] = lead_id
     if "assigned_to" not in body.model_fields_set:
-        fields["assigned_to"] = before["assigned_to"]
+        fields["assigned_to"] = await leads.get_agent(call.conn, lead_id)
     after = await leads.update(call.conn, lead_id, {"status": "converted"})
     call.audit("convert", "lead", lead_id, audit.changed(before, after))
     call.publish("lead.updated", lead_id, after)

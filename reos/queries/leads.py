@@ -87,6 +87,12 @@ async def lock_deleted(conn: Connection, lead_id: int) -> Record:
     return await fetch_existing(conn, SQL.lock_deleted_lead, lead_id)
 
 
+async def get_agent(conn: Connection, lead_id: int) -> int | None:
+    """The user who looks after the lead; None when nobody does, or somebody who has left."""
+    agent_id: int | None = await fetch_value(conn, SQL.get_lead_agent, lead_id)
+    return agent_id
+
+
 async def exists(conn: Connection, lead_id: int) -> bool:
     return bool(await fetch_value(conn, SQL.lead_exists, lead_id))
 

@@ -22,6 +22,12 @@ select {lead_columns} from leads l where l.id = $1 and l.deleted_at is null for 
 -- The same for a restore.
 select {lead_columns} from leads l where l.id = $1 and l.deleted_at is not null for no key update
 
+-- name: get_lead_agent :value
+-- Whom something new about the lead falls to. Who has left keeps the lead, but gets nothing new.
+select u.id from leads l
+join users u on u.organization_id = l.organization_id and u.id = l.assigned_to and u.is_active
+where l.id = $1 and l.deleted_at is null
+
 -- name: lead_exists :value
 -- Sub-resources of a deleted or foreign lead are as absent as it is.
 select exists (select from leads where id = $1 and deleted_at is null)
