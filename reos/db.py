@@ -398,7 +398,7 @@ class _Transaction:
             await self._roll_back(error)
         elif self.begin.startswith(_READ_ONLY):
             if not self.database._leave_open(self.conn):
-                await self._commit(self.conn.execute("COMMIT"))
+                await self._commit(_end_read(self.conn))
         else:
             await self._commit(timed("commit", _finish(self.conn, "COMMIT")))
 
@@ -437,6 +437,16 @@ def _is_lost(conn: Connection) -> bool:
     except asyncpg.InterfaceError:
         # asyncpg takes a connection that was cut away from whoever holds it.
         return True
+
+
+async def _end_read(conn: Connection) -> str:
+    """Commit where nothing was written.
+
+    A lost connection refuses as soon as its method is called: here that is when it is waited for, where the connection
+    is given back whatever comes.
+    """
+    tag: str = await conn.execute("COMMIT")
+    return tag
 
 
 async def _finish(conn: Connection, statement: str) -> str:

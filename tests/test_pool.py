@@ -276,6 +276,22 @@ async def test_a_connection_that_was_cut_is_replaced(pool: Database, database: T
     assert len({await number_of(pool) for _ in range(3)}) == 1
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_one_that_was_cut_between_its_last_statement_and_its_end_is_replaced(
+    pool: Database, database: TestDatabase, read_only: bool
+) -> None:
+    for _ in range(SIZE + 1):
+        with pytest.raises(asyncpg.InterfaceError):
+            async with tenant_transaction(pool, 1, read_only=read_only) as conn:
+                number = await conn.fetchval("select pg_backend_pid()")
+                with psycopg.connect(database.superuser_dsn, autocommit=True) as superuser:
+                    superuser.execute("select pg_terminate_backend(%s)", [number])
+                await until(lambda: db._is_lost(conn))
+        assert pool.busy == 0
+    assert not pool._writing
+    assert await number_of(pool)
+
+
 async def random_work(pool: Database, dice: random.Random, number: int) -> None:
     """A transaction of a tenant that reads or writes, or a statement without one; some fail."""
     kind = dice.randrange(3)
