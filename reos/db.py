@@ -32,7 +32,6 @@ Record: TypeAlias = asyncpg.Record
 
 ACQUIRE_TIMEOUT = 5.0  # seconds that a request waits for a connection
 MAX_WAITING = 2000  # requests that may wait for one at a time, in one process
-LOOK_AHEAD = 32  # of those that wait may be looked at for the next one
 MAX_PASSED = 16  # times that one of them lets a younger one go first
 
 _READ_ONLY = "BEGIN READ ONLY"
@@ -326,7 +325,7 @@ class Database:
         """Take out of the queue whoever waits longest, but for those that would have to wait for another's COMMIT."""
         eldest = self._queue[0]
         if eldest.organization_id in self._writing and eldest.passed < MAX_PASSED:
-            for place, turn in enumerate(islice(self._queue, 1, LOOK_AHEAD), 1):
+            for place, turn in enumerate(islice(self._queue, 1, None), 1):
                 if turn.organization_id not in self._writing and not turn.called.done():
                     del self._queue[place]
                     eldest.passed += 1

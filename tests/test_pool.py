@@ -180,6 +180,21 @@ async def test_who_would_wait_for_the_commit_of_another_lets_others_go_first(poo
     assert not pool._writing
 
 
+async def test_however_many_of_an_organisation_wait_others_go_first(pool: Database) -> None:
+    held = await hold_all(pool, [1, 2, 1])
+    waiting = Waiting(pool)
+    for number in range(100):
+        await waiting.add(f"writes to 1: {number}", 1)
+    await waiting.add("writes to 3", 3)
+    await held[1].__aexit__(None, None, None)
+    await until(lambda: len(waiting.order) == 101)
+    assert waiting.order[0] == "writes to 3"
+    for one in (held[0], held[2]):
+        await one.__aexit__(None, None, None)
+    await asyncio.gather(*waiting.tasks)
+    assert not pool._writing
+
+
 async def test_the_oldest_that_waits_is_next_when_the_commit_is_done(pool: Database) -> None:
     held = await hold_all(pool, [1, 2, 3])
     waiting = Waiting(pool)
