@@ -410,8 +410,10 @@ def test_of_two_suppressions_that_are_composed_alike_now_the_older_stays(postgre
                 cursor.executemany(statement, rows)
 
         insert(
-            "insert into suppressions (organization_id, email) values (%s, %s)",
-            (1, decomposed), (1, composed), (1, alone), (1, "ann@example.com"), (2, composed), (2, decomposed),
+            "insert into suppressions (organization_id, email, reason) values (%s, %s, %s)",
+            (1, decomposed, None), (1, composed, None), (1, alone, "bounced"), (1, "ann@example.com", None),
+            (2, composed, "bounced"), (2, decomposed, "bounced"),
+            (3, composed, "bounced"), (3, decomposed, "unsubscribed"),
         )  # fmt: skip
         insert(
             "insert into campaign_recipients (organization_id, campaign_id, lead_id, address, address_key)"
@@ -425,6 +427,7 @@ def test_of_two_suppressions_that_are_composed_alike_now_the_older_stays(postgre
             (1, alone, "ö@example.com"),
             (1, "ann@example.com", "ann@example.com"),
             (2, composed, composed),
+            (3, decomposed, composed),  # What a person has said counts for more than a bounce.
         ]
         keys = conn.execute("select campaign_id, address_key from campaign_recipients order by id").fetchall()
         assert keys == [(1, composed), (1, "ö@example.com"), (2, composed), (2, decomposed)]
